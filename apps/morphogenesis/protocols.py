@@ -1,0 +1,205 @@
+"""The ports of the engine: what it asks of the platform, and nothing else. ``training.runner`` implements them.
+
+Every event carries ``sequence``, a counter that the engine keeps in its snapshots. A run resumed from a snapshot repeats
+the events that came after it, bit for bit; a sink therefore ignores a sequence that it has already stored.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from apps.morphogenesis.lifecycle import Gate, SeedState
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class KernelUnavailable(Exception):
+    """The platform cannot give the kernel's bytes: not VALIDATED any more, quarantined, or its store is away."""
+
+
+class RunInterrupted(Exception):
+    """This worker no longer owns the run (lease lost): stop at once, write nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelOffer:
+    """One VALIDATED kernel of the run's frozen library snapshot.
+
+    ``input_shape``/``output_shape`` are those of the bound spec, batch first as ``"N"``; free dimensions are symbols.
+    ``prior`` is the mean gain in nats that field reports gave it (0 = neutral).
+    """
+
+    digest: str
+    name: str
+    operator: str
+    input_shape: tuple[int | str, ...]
+    output_shape: tuple[int | str, ...]
+    parameters: int
+    prior: float = 0.0
+
+
+class KernelSource(Protocol):
+    """Where germination gets its kernels."""
+
+    def offers(self) -> Sequence[KernelOffer]:
+        """The run's library snapshot, always in the same order."""
+
+    def load(self, digest: str) -> bytes:
+        """The kernel's artefact, bytes whose sha256 is ``digest``. Raises KernelUnavailable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All that a run needs to go on bit-exactly: tensors by name, and the rest as JSON types."""
+
+    epoch: int
+    step: int
+    tensors: Mapping[str, "Tensor"]
+    state: Mapping[str, Any]
+
+
+class CheckpointSink(Protocol):
+    """Where snapshots go."""
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Store durably before returning. Raises RunInterrupted when the lease is lost."""
+
+    def latest(self) -> Snapshot | None:
+        """The newest good snapshot, or None for a fresh run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """What one epoch measured. Losses in nats, accuracies in 0..1, FLOPs cumulative (forward and backward)."""
+
+    sequence: int
+    epoch: int
+    step: int
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    parameters: int
+    train_flops: int
+    learning_rate: float
+    live_seeds: Mapping[str, str] = field(default_factory=dict)
+    """Site -> state of each slot at the end of the epoch."""
+
+
+class TelemetrySink(Protocol):
+    """Where measurements go."""
+
+    def epoch(self, record: EpochRecord) -> None: ...
+
+
+class Action(StrEnum):
+    """What the policy (Tamiyo) can decide."""
+
+    GERMINATE = "GERMINATE"
+    ADVANCE = "ADVANCE"
+    FOSSILIZE = "FOSSILIZE"
+    CULL = "CULL"
+    CANCEL = "CANCEL"
+    ROLLBACK = "ROLLBACK"
+    HOLD = "HOLD"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An alternative that was looked at and not taken, with the reason."""
+
+    action: str
+    site: str
+    kernel: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRecord:
+    """One decision: what was observed, the rule that fired, what was refused. ``reason`` is a sentence for people."""
+
+    sequence: int
+    epoch: int
+    step: int
+    action: Action
+    rule: str
+    reason: str
+    site: str = ""
+    seed: int | None = None
+    kernel: str = ""
+    observed: Mapping[str, Any] = field(default_factory=dict)
+    refused: Sequence[Refusal] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransitionRecord:
+    """One move of a seed along its life cycle, with the gate's measured values and thresholds.
+
+    ``seed`` numbers the germinations of a run from 1; the first record of a seed (DORMANT -> GERMINATED) names its kernel.
+    """
+
+    sequence: int
+    epoch: int
+    step: int
+    seed: int
+    site: str
+    operator: str
+    kernel: str
+    source: SeedState
+    target: SeedState
+    reason: str
+    gate: Gate | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    thresholds: Mapping[str, Any] = field(default_factory=dict)
+    alpha: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraftOutcome:
+    """The ledger of a seed at its end: rent against gain (what a field report is made of).
+
+    ``contribution`` and its bounds are nats per held-out sample, None when no ablation could be measured.
+    """
+
+    sequence: int
+    epoch: int
+    seed: int
+    site: str
+    kernel: str
+    verdict: SeedState
+    parameters: int
+    train_flops: int
+    loss_before: float
+    loss_after: float
+    contribution: float | None = None
+    contribution_low: float | None = None
+    contribution_high: float | None = None
+    rent: float = 0.0
+    accuracy_difference: float | None = None
+    mcnemar_p: float | None = None
+
+
+class DecisionLog(Protocol):
+    """Where decisions, transitions and outcomes are kept, in the order in which they fall."""
+
+    def decision(self, record: DecisionRecord) -> None: ...
+
+    def transition(self, record: TransitionRecord) -> None: ...
+
+    def outcome(self, record: GraftOutcome) -> None: ...
+
+
+class Command(StrEnum):
+    """What the outside wants of a run, asked at each step boundary."""
+
+    CONTINUE = "CONTINUE"
+    PAUSE = "PAUSE"
+    STOP = "STOP"
+
+
+class Control(Protocol):
+    """The run's remote control. ``poll`` is called at each step boundary: it must cost microseconds."""
+
+    def poll(self) -> Command:
+        """Raises RunInterrupted when this worker has lost the run."""
