@@ -1,0 +1,20 @@
+"""From a request to the actor that services record."""
+
+from typing import Any
+
+from apps.accounts.models import ApiToken, User
+from apps.core.actors import Actor, ActorKind
+
+
+def actor_of(request: Any) -> Actor:
+    """The authenticated user or token behind a Django or DRF request."""
+    user: User = request.user
+    token = getattr(request, "auth", None)
+    is_token = isinstance(token, ApiToken)
+    return Actor(
+        kind=ActorKind.TOKEN if is_token else ActorKind.USER,
+        id=user.pk,
+        name=user.get_username(),
+        token_id=str(token.id) if is_token else "",
+        address=request.META.get("REMOTE_ADDR") or "",
+    )

@@ -1,0 +1,100 @@
+"""Users, roles and tokens: every change is an audit event in the same transaction."""
+
+import secrets
+from collections.abc import Collection
+from datetime import timedelta
+
+from django.db import transaction
+
+from apps.accounts.models import ApiToken, User
+from apps.accounts.roles import Role, Scope
+from apps.audit import services as audit
+from apps.core.actors import Actor
+from apps.core.errors import Forbidden, Invalid
+
+
+def _state(user: User) -> dict[str, object]:
+    return {"role": user.role, "is_active": user.is_active, "is_staff": user.is_staff}
+
+
+@transaction.atomic
+def create_user(
+    *, username: str, actor: Actor, role: str = Role.VIEWER, password: str | None = None, email: str = ""
+) -> tuple[User, str]:
+    """A new user and its password (generated when none is given; shown once, stored hashed).
+
+    Raises:
+        ValidationError: the name is taken or malformed, the role unknown.
+    """
+    password = password or secrets.token_urlsafe(16)
+    user = User(username=username, email=email, role=role, is_staff=role != Role.VIEWER)
+    user.set_password(password)
+    user.full_clean()
+    user.save()
+    audit.record(type="access.user_created", subject=user, actor=actor, after=_state(user))
+    return user, password
+
+
+@transaction.atomic
+def set_role(*, user: User, role: str, reason: str, actor: Actor) -> User:
+    """Give ``user`` another role. Nobody takes the last active admin away."""
+    user = User.objects.select_for_update().get(pk=user.pk)
+    before = _state(user)
+    if role not in set(Role):
+        raise Invalid(f"{role!r} is not a role; roles: {', '.join(Role)}", pointer="/role")
+    if user.role == Role.ADMIN and role != Role.ADMIN and _is_last_admin(user):
+        raise Invalid("this is the last administrator; make another one first", pointer="/role", code="last_admin")
+    user.role = role
+    user.is_staff = role != Role.VIEWER
+    user.is_superuser = user.is_superuser and role == Role.ADMIN
+    user.full_clean()
+    user.save()
+    audit.record(
+        type="access.role_changed", subject=user, actor=actor, reason=reason, before=before, after=_state(user)
+    )
+    return user
+
+
+def _is_last_admin(user: User) -> bool:
+    admins = User.objects.select_for_update().filter(role=Role.ADMIN, is_active=True)
+    return not any(admin.pk != user.pk for admin in admins)
+
+
+@transaction.atomic
+def issue_token(
+    *, user: User, name: str, scopes: Collection[str], actor: Actor, lifetime: timedelta | None = timedelta(days=30)
+) -> tuple[ApiToken, str]:
+    """A new token and its secret, which is shown this once: only its digest is stored.
+
+    Raises:
+        Invalid: an unknown scope. Forbidden: a scope that the user's role does not have.
+    """
+    unknown = sorted(set(scopes) - set(Scope))
+    if unknown:
+        raise Invalid(f"unknown scopes {', '.join(unknown)}; scopes: {', '.join(Scope)}", pointer="/scopes")
+    beyond = sorted(set(scopes) - user.scopes)
+    if beyond:
+        raise Forbidden(f"role {user.role} does not have: {', '.join(beyond)}", pointer="/scopes")
+    if lifetime is not None and lifetime <= timedelta(0):
+        raise Invalid("must be in the future", pointer="/expiry")
+    token, secret = ApiToken.objects.create(user, expiry=lifetime, name=name, scopes=sorted(set(scopes)))
+    token.clean_fields(exclude=["user", "digest"])
+    audit.record(
+        type="access.token_issued",
+        subject=token,
+        actor=actor,
+        after={"user": user.pk, "scopes": token.scopes, "expiry": token.expiry},
+    )
+    return token, secret
+
+
+@transaction.atomic
+def revoke_token(*, token: ApiToken, actor: Actor, reason: str = "") -> None:
+    audit.record(
+        type="access.token_revoked",
+        subject=token,
+        actor=actor,
+        reason=reason,
+        before={"user": token.user_id, "scopes": token.scopes, "expiry": token.expiry},
+    )
+    token.delete()

@@ -1,0 +1,53 @@
+"""Every type of audit event there is. A type that is not here is refused."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """``subject`` is the kind of thing the event is about; ``sentence`` reads it to a person."""
+
+    name: str
+    subject: str
+    sentence: str
+
+    @property
+    def family(self) -> str:
+        return self.name.partition(".")[0]
+
+
+EVENT_TYPES: dict[str, EventType] = {
+    kind.name: kind
+    for kind in (
+        EventType("access.user_created", "user", "created the user"),
+        EventType("access.role_changed", "user", "changed the role of"),
+        EventType("access.token_issued", "token", "issued the token"),
+        EventType("access.token_revoked", "token", "revoked the token"),
+        EventType("access.login", "user", "logged in"),
+        EventType("access.logout", "user", "logged out"),
+        EventType("access.login_refused", "user", "was refused at login"),
+        EventType("blueprint.created", "blueprint", "created the blueprint"),
+        EventType("blueprint.modified", "blueprint", "changed the blueprint"),
+        EventType("blueprint.version_submitted", "blueprint_version", "submitted a version of"),
+        EventType("blueprint.version_transition", "blueprint_version", "moved the version"),
+        EventType("kernel.registered", "kernel", "registered the kernel"),
+        EventType("kernel.compiled", "kernel", "compiled the kernel"),
+        EventType("kernel.uploaded", "kernel", "uploaded the binary of"),
+        EventType("kernel.transition", "kernel", "moved the kernel"),
+        EventType("kernel.validated", "kernel", "validated the kernel"),
+        EventType("kernel.rejected", "kernel", "rejected the kernel"),
+        EventType("kernel.quarantined", "kernel", "quarantined the kernel"),
+        EventType("kernel.field_report", "kernel", "reported an outcome of"),
+        EventType("run.created", "run", "created the run"),
+        EventType("run.transition", "run", "moved the run"),
+        EventType("run.command", "run", "asked of the run"),
+        EventType("run.recovered", "run", "took over the run"),
+        EventType("run.rollback", "run", "rolled back the run"),
+        EventType("seed.transition", "seed", "moved the seed"),
+        EventType("adaptation.decision", "run", "decided in the run"),
+        EventType("checkpoint.committed", "checkpoint", "stored the checkpoint"),
+        EventType("checkpoint.transition", "checkpoint", "moved the checkpoint"),
+        EventType("alert.threshold", "run", "saw a threshold violated in"),
+        EventType("audit.partition_made", "partition", "made the partition"),
+    )
+}

@@ -1,0 +1,21 @@
+"""Reading the trail."""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from apps.audit.models import AuditEvent, AuditPersonalValue
+
+
+def events_of(*, subject_type: str, subject_id: str) -> QuerySet[AuditEvent]:
+    """The history of one asset, newest first."""
+    return AuditEvent.objects.filter(subject_type=subject_type, subject_id=subject_id).order_by("-at", "-id")
+
+
+def actor_names(person_ids: Iterable[UUID | None]) -> dict[UUID, str]:
+    """Pseudonym -> latest known name, for those that were not erased."""
+    values = AuditPersonalValue.objects.filter(
+        person_id__in={key for key in person_ids if key}, kind="name", value__isnull=False
+    ).order_by("id")
+    return {value.person_id: value.value or "" for value in values}

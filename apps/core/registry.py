@@ -1,0 +1,17 @@
+"""Where apps announce what they offer, so that lower layers need not import upper ones. Filled in ``ready()``."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Registry:
+    """Metric collectors and readiness checks by name."""
+
+    collectors: dict[str, Callable[[], Iterable[Any]]] = field(default_factory=dict)
+    readiness: dict[str, Callable[[], str]] = field(default_factory=dict)
+    """Each returns an empty string when the part answers, else what is wrong."""
+
+
+registry = Registry()

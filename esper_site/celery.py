@@ -1,0 +1,26 @@
+"""The Celery application: three queues (default, train, compile) and the beat schedule.
+
+Nothing is computed with torch in a process that forks: `train` imports it in the forked child only.
+"""
+
+import os
+
+from celery import Celery
+from django.conf import settings
+from django_structlog.celery.steps import DjangoStructLogInitStep
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "esper_site.settings.dev")
+
+app = Celery("esper")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+app.steps["worker"].add(DjangoStructLogInitStep)
+
+app.conf.beat_schedule = {
+    "recover-orphans": {"task": "apps.training.tasks.recover_orphans", "schedule": settings.ORPHAN_SCAN_SECONDS},
+    "dispatch-queued-runs": {"task": "apps.training.tasks.dispatch_queued", "schedule": 15.0},
+    "retry-stuck-compiles": {"task": "apps.kernels.tasks.retry_stuck", "schedule": 30.0},
+    "make-audit-partitions": {"task": "apps.audit.tasks.make_partitions", "schedule": 86_400.0},
+    "expire-idempotency-keys": {"task": "apps.core.tasks.expire_idempotency_keys", "schedule": 3_600.0},
+    "expire-snapshots": {"task": "apps.checkpoints.tasks.expire_snapshots", "schedule": 60.0},
+}

@@ -1,0 +1,148 @@
+"""One child process: its description, its start, and its end together with everything it started itself."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from esper_site.embedded.errors import StackError
+from esper_site.embedded.privileges import Account, child_setup
+
+KEEPER = Path(__file__).with_name("keeper.py")
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to run and how to end it. `patience` is the time in seconds between `stop_signal` and SIGKILL."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path
+    stop_signal: signal.Signals = signal.SIGTERM
+    patience: float = 10.0
+    is_ready: Callable[[str], bool] = field(default=lambda line: False)
+    only_warnings: bool = False
+
+
+class Keeper:
+    """A tiny process of its own that ends all children if this process is killed with no chance to do so itself.
+
+    The parent-death signal reaches direct children only; the keeper holds the read end of a pipe, sees it close when we
+    die in whatever way, and then ends every registered process group (a worker's pool included).
+    """
+
+    def __init__(self, inherit: Sequence[int] = ()) -> None:
+        self._inherit = tuple(inherit)
+        self._groups: dict[int, signal.Signals] = {}
+        self._process = self._start()
+
+    def add(self, group: int, stop_signal: signal.Signals) -> None:
+        self._groups[group] = stop_signal
+        self._tell(f"+ {group} {int(stop_signal)}\n")
+
+    def remove(self, group: int) -> None:
+        if self._groups.pop(group, None) is not None:
+            self._tell(f"- {group} 0\n")
+
+    def close(self) -> None:
+        """Let the keeper end what is still registered, and go."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", str(KEEPER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=self._inherit,
+            start_new_session=True,
+        )
+
+    def _tell(self, message: str) -> None:
+        try:
+            self._write(message)
+        except BrokenPipeError:  # somebody killed the keeper: start another and tell it all
+            self._process.wait()
+            self._process = self._start()
+            self._write("".join(f"+ {group} {int(number)}\n" for group, number in self._groups.items()))
+
+    def _write(self, message: str) -> None:
+        pipe = self._process.stdin
+        if pipe is None:
+            raise StackError("The keeper of the stack has no pipe.")
+        pipe.write(message.encode())
+        pipe.flush()
+
+
+def spawn(
+    program: Program, *, account: Account | None, keeper: Keeper, output: int | IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start the program in its own session (our Ctrl-C does not reach it) and under `account`.
+
+    Raises:
+        StackError: it cannot be executed.
+    """
+    try:
+        process = subprocess.Popen(
+            program.command,
+            env=dict(program.environment),
+            cwd=program.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=child_setup(account, program.stop_signal),
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StackError(f"Cannot start {program.name} ({program.command[0]}): {reason}.") from None
+    keeper.add(process.pid, program.stop_signal)
+    return process
+
+
+def end_group(group: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Signal every process that is left in a child's group."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def stop(process: subprocess.Popen[bytes], program: Program, keeper: Keeper) -> None:
+    """End one child and what it started, waiting up to its patience."""
+    stop_all([(process, program)], keeper)
+
+
+def stop_all(children: Sequence[tuple[subprocess.Popen[bytes], Program]], keeper: Keeper) -> None:
+    """Signal all, wait for each up to its patience, then kill what is left of each group."""
+    for process, program in children:
+        process.send_signal(program.stop_signal)
+    started = time.monotonic()
+    for process, program in children:
+        try:
+            process.wait(timeout=max(0.0, started + program.patience - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        end_group(process.pid)
+        keeper.remove(process.pid)
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float, interval: float = 0.05) -> bool:
+    """Poll `condition` until it holds or the time is over; returns whether it held."""
+    pause = threading.Event()
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        pause.wait(interval)
+    return True

@@ -1,0 +1,286 @@
+"""Settings shared by every environment. Everything that differs between machines comes from the environment.
+
+Importing this module touches no server: settings load with no stack running, so that `manage.py up` can start one.
+``docs/configuration.md`` lists every variable.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from environs import Env
+
+env = Env()
+
+BASE_DIR = Path(__file__).resolve().parent.parent.parent
+ESPER_HOME = Path(env.str("ESPER_HOME", str(BASE_DIR / ".esper")))
+
+SECRET_KEY = env.str("ESPER_SECRET_KEY", "")
+DEBUG = False
+ALLOWED_HOSTS: list[str] = env.list("ESPER_ALLOWED_HOSTS", ["127.0.0.1", "localhost", "[::1]"])
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("ESPER_TRUSTED_ORIGINS", [])
+
+INSTALLED_APPS = [
+    "apps.core",
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "django_celery_beat",
+    "django_filters",
+    "django_htmx",
+    "django_prometheus",
+    "django_structlog",
+    "drf_spectacular",
+    "knox",
+    "pgtrigger",
+    "rest_framework",
+    "storages",
+    "apps.audit",
+    "apps.accounts",
+    "apps.blueprints",
+    "apps.kernels",
+    "apps.checkpoints",
+    "apps.observability",
+    "apps.training",
+    "apps.dashboards",
+]
+
+MIDDLEWARE = [
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "apps.core.middleware.SecurityHeaders",
+    "apps.core.middleware.StripTrailingSlash",
+    "apps.core.middleware.LimitBody",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_structlog.middlewares.RequestMiddleware",
+    "apps.core.middleware.RequestContext",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "apps.core.middleware.ServiceErrors",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
+]
+
+ROOT_URLCONF = "esper_site.urls"
+WSGI_APPLICATION = "esper_site.wsgi.application"
+APPEND_SLASH = False
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# --- Database: the application role; migrations use DATABASE_OWNER_URL (apps.core.management.commands.migrate).
+NO_DATABASE = "postgresql://esper_app@127.0.0.1:1/esper"  # refused at once; the system check names the remedy
+DATABASE_URL = env.str("DATABASE_URL", NO_DATABASE)
+DATABASE_OWNER_URL = env.str("DATABASE_OWNER_URL", DATABASE_URL)
+DATABASES = {"default": env.dj_db_url("DATABASE_URL", NO_DATABASE, conn_max_age=0)}
+DATABASES["default"].setdefault("OPTIONS", {})
+if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    DATABASES["default"]["OPTIONS"]["connect_timeout"] = 5
+    if env.bool("ESPER_DB_POOL", False):
+        DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 8, "timeout": 5}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Redis/Valkey: the cache may lose anything; the broker evicts nothing.
+REDIS_URL = env.str("REDIS_URL", "redis://127.0.0.1:1/0")
+BROKER_URL = env.str("BROKER_URL", "redis://127.0.0.1:1/0")
+REDIS_CLIENT = {
+    "SERIALIZER": "django_redis.serializers.json.JSONSerializer",  # never pickle
+    "SOCKET_CONNECT_TIMEOUT": 0.2,
+    "SOCKET_TIMEOUT": 0.2,
+}
+CACHES = {
+    "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL, "OPTIONS": REDIS_CLIENT},
+    "throttle": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": BROKER_URL, "OPTIONS": REDIS_CLIENT},
+}
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+
+# --- Files: object storage for checkpoints and archives; a folder by default, any S3 by environment.
+MEDIA_ROOT = ESPER_HOME / "objects"
+S3_BUCKET = env.str("ESPER_S3_BUCKET", "")
+OBJECT_STORAGE = (
+    {
+        "BACKEND": "storages.backends.s3.S3Storage",
+        "OPTIONS": {
+            "bucket_name": S3_BUCKET,
+            "endpoint_url": env.str("ESPER_S3_ENDPOINT", "") or None,
+            "file_overwrite": False,
+            "querystring_auth": True,
+        },
+    }
+    if S3_BUCKET
+    else {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(MEDIA_ROOT)}}
+)
+STORAGES = {
+    "default": OBJECT_STORAGE,
+    "checkpoints": OBJECT_STORAGE,
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+STATIC_URL = "/static/"
+STATIC_ROOT = ESPER_HOME / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True
+
+# --- Accounts
+AUTH_USER_MODEL = "accounts.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "/login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/login"
+KNOX_TOKEN_MODEL = "accounts.ApiToken"  # noqa: S105 - a model's name
+REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": timedelta(days=30), "TOKEN_PREFIX": "esper_"}
+
+# --- API
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["apps.accounts.authentication.Bearer", "apps.accounts.authentication.Session"],
+    "DEFAULT_PERMISSION_CLASSES": ["apps.core.permissions.HasScope"],
+    "DEFAULT_PAGINATION_CLASS": "apps.core.pagination.KeysetPagination",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "apps.core.schema.EsperSchema",
+    "DEFAULT_THROTTLE_CLASSES": ["apps.core.throttling.ReadThrottle", "apps.core.throttling.WriteThrottle"],
+    "DEFAULT_THROTTLE_RATES": {"read": "6000/min", "write": "600/min", "login": "10/min"},
+    "EXCEPTION_HANDLER": "apps.core.problems.exception_handler",
+    "NON_FIELD_ERRORS_KEY": "",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+MAX_JSON_BODY = 1 << 20
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 << 20
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Esper",
+    "DESCRIPTION": "Grow neural networks while they train.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SORT_OPERATIONS": True,
+}
+
+# --- Celery: JSON only, late acknowledgement, one message at a time. Runs are rows with leases, so a redelivery is a no-op.
+CELERY_BROKER_URL = BROKER_URL
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "socket_connect_timeout": 2, "socket_timeout": 10}
+CELERY_TASK_SERIALIZER = "json"
+CELERY_RESULT_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_ROUTES = {
+    "apps.training.tasks.train_segment": {"queue": "train"},
+    "apps.kernels.tasks.compile_kernel": {"queue": "compile"},
+}
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_SYNC_EVERY = 1
+
+# --- Runs
+LEASE_SECONDS = env.float("ESPER_LEASE_SECONDS", 10.0)
+HEARTBEAT_SECONDS = env.float("ESPER_HEARTBEAT_SECONDS", 2.0)
+SEGMENT_SECONDS = env.float("ESPER_SEGMENT_SECONDS", 300.0)
+ORPHAN_SCAN_SECONDS = env.float("ESPER_ORPHAN_SCAN_SECONDS", 5.0)
+TORCH_THREADS = env.int("ESPER_TORCH_THREADS", 1)
+
+# --- Metrics
+PROMETHEUS_EXPORT_MIGRATIONS = False
+METRICS_ALLOWED_NETWORKS: list[str] = env.list("ESPER_METRICS_NETWORKS", ["127.0.0.0/8", "::1/128"])
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+# --- Security headers; prod adds those that need HTTPS.
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+
+# --- Logs: structured, one line an event, on standard error.
+DJANGO_STRUCTLOG_CELERY_ENABLED = True
+DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = False
+SHARED_PROCESSORS = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.processors.StackInfoRenderer(),
+    structlog.processors.format_exc_info,
+]
+LOG_FORMAT = env.str("ESPER_LOG_FORMAT", "text")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "lines": {
+            "()": structlog.stdlib.ProcessorFormatter,
+            "processor": structlog.processors.JSONRenderer()
+            if LOG_FORMAT == "json"
+            else structlog.dev.ConsoleRenderer(colors=False),
+            "foreign_pre_chain": SHARED_PROCESSORS,
+        }
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
+    "root": {"handlers": ["stderr"], "level": env.str("ESPER_LOG_LEVEL", "INFO")},
+    "loggers": {
+        "django.server": {"level": "WARNING"},
+        "botocore": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
+        "django_structlog": {"level": "WARNING"},
+    },
+}
+structlog.configure(
+    processors=[
+        structlog.stdlib.filter_by_level,
+        *SHARED_PROCESSORS,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    cache_logger_on_first_use=True,
+)
+
+UNFOLD = {
+    "SITE_TITLE": "Esper",
+    "SITE_HEADER": "Esper",
+    "SITE_SUBHEADER": "Life cycles of the library and the runs",
+    "SITE_URL": "/",
+    "SHOW_VIEW_ON_SITE": True,
+    "SHOW_HISTORY": False,
+}
