@@ -1,4 +1,4 @@
-"""What a parsed blueprint is: a frozen graph of nodes with inferred shapes, and the error that says why there is none."""
+"""What a parsed blueprint is: a frozen graph of nodes with inferred shapes; and the error that says why it is none."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ INPUT = "input"
 class SpecError(ValueError):
     """A spec is not a blueprint.
 
-    ``str(error)`` is one sentence for people; ``pointer`` is the JSON pointer (RFC 6901) of the field at fault, "" for the
-    whole document; ``node`` the id of the node it belongs to, if any; ``code`` a stable word for programs.
+    ``str(error)`` is one sentence for people; ``pointer`` is the JSON pointer (RFC 6901) of the field at fault, "" for
+    the whole document; ``node`` the id of the node it belongs to, if any; ``code`` a stable word for programs.
     """
 
     def __init__(self, message: str, *, pointer: str = "", node: str | None = None, code: str = "invalid") -> None:

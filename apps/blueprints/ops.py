@@ -1,8 +1,8 @@
 """The closed registry of operations that a blueprint may use: one table, one entry per operation.
 
-An entry says how many inputs the operation takes, which parameters, what shape comes out, which tensors it owns, what it
-costs and when its output is exactly zero at birth. The torch module for each lives in ``morphogenesis.operators``; a test
-holds that both tables have the same keys. Pure Python: the web process reads this.
+An entry says how many inputs the operation takes, which parameters, what shape comes out, which tensors it owns, what
+it costs and when its output is exactly zero at birth. The torch module for each lives in ``morphogenesis.operators``; a
+test holds that both tables have the same keys. Pure Python: the web process reads this.
 
 Shapes are tuples, batch first: sizes are ints, the free dimensions (batch ``N``, spatial ``H`` and ``W``) are strings.
 FLOPs are of one forward pass over one sample, a multiply-add counted as two.

@@ -11,6 +11,17 @@ from apps.blueprints.graph import SpecError
 NODE_ID = re.compile(r"[a-z][a-z0-9_]{0,31}")
 SYMBOL = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
 
+RESERVED_IDS = frozenset(
+    """input
+    add_module apply bfloat16 buffers call_super_init children compile cpu cuda double dump_patches eval extra_repr float
+    forward get_buffer get_extra_state get_parameter get_submodule graph half ipu load_state_dict modules mtia named_buffers
+    named_children named_modules named_parameters parameters register_backward_hook register_buffer register_forward_hook
+    register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook register_module register_parameter
+    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule share_memory
+    state_dict to to_empty train training type xpu zero_grad""".split()
+)
+"""A node becomes a submodule of that name, so it cannot be called as torch calls a part of every module."""
+
 _LONGEST_SHOWN = 40
 
 Choice = TypeVar("Choice", int, str)

@@ -22,15 +22,16 @@ def check_residual(graph: Graph) -> None:
     last = graph.node(graph.output)
     if graph.output_shape != graph.input_shape:
         raise SpecError(
-            f"a residual blueprint must give back its input's shape {show_shape(graph.input_shape)}, but node {last.id!r} "
-            f"gives {show_shape(graph.output_shape)}; change the last layer's size",
+            f"a residual blueprint must give back its input's shape {show_shape(graph.input_shape)}, but node "
+            f"{last.id!r} gives {show_shape(graph.output_shape)}; change the last layer's size",
             pointer="/output",
             node=last.id,
             code="shape",
         )
     if not zero_at_birth(graph)[graph.output]:
         raise SpecError(
-            f'a residual blueprint must be zero at birth, but node {last.id!r} is not; give the last layer "init": "zeros"',
+            f"a residual blueprint must be zero at birth, but node {last.id!r} is not; "
+            'give the last layer "init": "zeros"',
             pointer=last.pointer if last.op not in LAYERS else f"{last.pointer}/params/init",
             node=last.id,
             code="identity",

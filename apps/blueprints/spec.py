@@ -16,7 +16,7 @@ from typing import Any
 
 from apps.blueprints.graph import INPUT, Graph, Node, SpecError
 from apps.blueprints.ops import MAX_SIZE, OPS, Call, Dim, Op, OpError, Param, Shape, TensorSpec
-from apps.blueprints.readers import NODE_ID, SYMBOL, Reader, did_you_mean, show
+from apps.blueprints.readers import NODE_ID, RESERVED_IDS, SYMBOL, Reader, did_you_mean, show
 from apps.blueprints.rules import OPERATORS
 
 __all__ = [
@@ -86,7 +86,7 @@ def parse(spec: Mapping[str, Any]) -> Graph:
     return graph
 
 
-def bind(spec: Mapping[str, Any], **symbols: int) -> dict[str, Any]:
+def bind(spec: Mapping[str, Any], /, **symbols: int) -> dict[str, Any]:
     """``spec`` with every symbol replaced by a size: the given one, else the spec's own default. No ``symbols`` remain.
 
     Raises:
@@ -115,7 +115,7 @@ def bind(spec: Mapping[str, Any], **symbols: int) -> dict[str, Any]:
 def canonical_json(spec: Mapping[str, Any]) -> bytes:
     """The one spelling of ``spec`` (RFC 8785: sorted keys, no blanks, UTF-8). Operand order counts. Raises SpecError."""
     parse(spec)
-    return json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=dict).encode()
 
 
 def digest(spec: Mapping[str, Any]) -> str:
