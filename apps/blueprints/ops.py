@@ -170,13 +170,14 @@ def _batch_norm_tensors(call: Call) -> dict[str, TensorSpec]:
 
 
 def _linear_flops(call: Call, positions: int) -> int:
-    out = call.params["out_features"]
-    return positions * out * (2 * call.channels + call.params["bias"])
+    out: int = call.params["out_features"]
+    return positions * out * (2 * call.channels + int(call.params["bias"]))
 
 
 def _conv2d_flops(call: Call, positions: int) -> int:
-    taps = call.params["kernel_size"] ** 2 * (call.channels // call.params["groups"])
-    return positions * call.params["out_channels"] * (2 * taps + call.params["bias"])
+    taps: int = call.params["kernel_size"] ** 2 * (call.channels // call.params["groups"])
+    out: int = call.params["out_channels"]
+    return positions * out * (2 * taps + int(call.params["bias"]))
 
 
 def _per_element(cost: int) -> Callable[[Call, int], int]:

@@ -11,15 +11,19 @@ from apps.blueprints.graph import SpecError
 NODE_ID = re.compile(r"[a-z][a-z0-9_]{0,31}")
 SYMBOL = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
 
-RESERVED_IDS = frozenset(
-    """input
-    add_module apply bfloat16 buffers call_super_init children compile cpu cuda double dump_patches eval extra_repr float
-    forward get_buffer get_extra_state get_parameter get_submodule graph half ipu load_state_dict modules mtia named_buffers
-    named_children named_modules named_parameters parameters register_backward_hook register_buffer register_forward_hook
-    register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook register_module register_parameter
-    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule share_memory
-    state_dict to to_empty train training type xpu zero_grad""".split()
-)
+# fmt: off
+RESERVED_IDS = frozenset({
+    "input", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile", "cpu",
+    "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer", "get_extra_state",
+    "get_parameter", "get_submodule", "graph", "half", "ipu", "load_state_dict", "modules", "mtia",
+    "named_buffers", "named_children", "named_modules", "named_parameters", "parameters",
+    "register_backward_hook", "register_buffer", "register_forward_hook", "register_forward_pre_hook",
+    "register_full_backward_hook", "register_full_backward_pre_hook", "register_module", "register_parameter",
+    "register_state_dict_post_hook", "register_state_dict_pre_hook", "requires_grad_", "set_extra_state",
+    "set_submodule", "share_memory", "state_dict", "to", "to_empty", "train", "training", "type", "xpu",
+    "zero_grad",
+})
+# fmt: on
 """A node becomes a submodule of that name, so it cannot be called as torch calls a part of every module."""
 
 _LONGEST_SHOWN = 40
@@ -89,7 +93,7 @@ class Reader:
         name = f"{key}: " if isinstance(key, str) and key.isidentifier() else ""
         return SpecError(f"{prefix}{name}{message}", pointer=pointer, node=self.node, code=code)
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         return list(self.value)
 
     def has(self, key: str) -> bool:

@@ -1,4 +1,4 @@
-"""The blueprint grammar: JSON in, a checked ``Graph`` out. Pure Python: no Django, no torch. Reference: docs/blueprints.md.
+"""The blueprint grammar: JSON in, a ``Graph`` out. Pure Python: no Django, no torch. Reference: docs/blueprints.md.
 
     {"version": 1, "operator": "residual", "symbols": {"D": 64, "H": 32}, "input": ["N", "D"],
      "nodes": [{"id": "fc1", "op": "linear", "inputs": ["input"], "params": {"out_features": "H"}},
@@ -113,7 +113,7 @@ def bind(spec: Mapping[str, Any], /, **symbols: int) -> dict[str, Any]:
 
 
 def canonical_json(spec: Mapping[str, Any]) -> bytes:
-    """The one spelling of ``spec`` (RFC 8785: sorted keys, no blanks, UTF-8). Operand order counts. Raises SpecError."""
+    """The one spelling of ``spec``: RFC 8785 (sorted keys, no blanks). The order of operands counts. Raises SpecError."""
     parse(spec)
     return json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=dict).encode()
 
@@ -153,14 +153,14 @@ def _symbols(root: Reader) -> dict[str, int]:
     if not root.has("symbols"):
         return {}
     reader = root.mapping("symbols", maximum=MAX_SYMBOLS)
-    for name in reader.keys():
+    for name in reader.names():
         if not SYMBOL.fullmatch(name):
             raise reader.error(
                 name,
                 f"a symbol is written in capitals, digits and _ (such as D or FAN_IN), not {show(name)}",
                 code="name",
             )
-    return {name: reader.check_integer(name, reader.raw(name), 1, MAX_SIZE) for name in reader.keys()}
+    return {name: reader.check_integer(name, reader.raw(name), 1, MAX_SIZE) for name in reader.names()}
 
 
 def _input_shape(root: Reader, sizes: _Sizes) -> Shape:
@@ -263,7 +263,7 @@ def _params(reader: Reader, op_name: str, sizes: _Sizes) -> dict[str, Any]:
     """The node's parameters, checked, with defaults filled in."""
     op: Op = OPS[op_name]
     given = reader.mapping("params", maximum=32) if reader.has("params") else reader.empty("params")
-    for name in given.keys():
+    for name in given.names():
         if name not in op.params:
             known = f"; it takes {', '.join(op.params)}" if op.params else "; it takes none"
             raise given.error(

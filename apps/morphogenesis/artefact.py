@@ -67,7 +67,7 @@ def read_spec(container: Container) -> dict[str, Any]:
 
 
 def check_tensors(container: Container, graph: Graph) -> None:
-    """Every tensor that ``graph`` calls for is there with its shape and type, and no other. Raises KernelFormatError."""
+    """Every tensor that ``graph`` calls for is there, as it must be, and no other. Raises KernelFormatError."""
     wanted = graph.tensors
     for name in wanted.keys() - container.tensors.keys():
         raise KernelFormatError(f"tensor {name!r} is missing")

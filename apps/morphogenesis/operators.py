@@ -1,7 +1,7 @@
 """Graphs become torch modules here, and torch modules become kernel artefacts (Kasmina's kernel execution).
 
-``OPERATIONS`` has one builder per operation of ``blueprints.ops.OPS``. Nothing in an artefact is code: a kernel is a spec
-over that closed registry plus tensors in safetensors, each checked by name, shape and type before it is loaded.
+``OPERATIONS`` has one builder per operation of ``blueprints.ops.OPS``. Nothing in an artefact is code: a kernel is a
+spec over that closed registry plus tensors in safetensors, each checked by name, shape and type before it is loaded.
 """
 
 import math
@@ -109,7 +109,7 @@ class Branch(nn.Module):
 def build(graph: Graph, *, generator: torch.Generator) -> Branch:
     """A fresh branch on the CPU, float32, its weights drawn from ``generator`` alone (never from the global one).
 
-    Layers take torch's default fan-in initialisation, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), or zeros where the spec says so.
+    Layers take torch's default fan-in initialisation, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), or zeros where the spec says.
     """
     branch = _empty(graph)
     with torch.no_grad():
