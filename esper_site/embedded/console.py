@@ -18,7 +18,6 @@ COLOURS = {
 }
 WIDTH = 9
 LOG_BYTES = 5 * 1024 * 1024
-WARNING_WORDS = ("WARNING", "ERROR", "FATAL", "PANIC", "error")
 
 
 class Console:

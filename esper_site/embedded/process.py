@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -19,7 +19,11 @@ KEEPER = Path(__file__).with_name("keeper.py")
 
 @dataclass(frozen=True)
 class Program:
-    """What to run and how to end it. `patience` is the time in seconds between `stop_signal` and SIGKILL."""
+    """What to run, how to see in its output that it is ready, and how to end it.
+
+    `patience` is the time in seconds between `stop_signal` and SIGKILL. A service (PostgreSQL, Valkey) is stopped after
+    the processes that use it, and shows only its warnings on the terminal.
+    """
 
     name: str
     command: Sequence[str]
@@ -27,8 +31,8 @@ class Program:
     folder: Path
     stop_signal: signal.Signals = signal.SIGTERM
     patience: float = 10.0
-    is_ready: Callable[[str], bool] = field(default=lambda line: False)
-    only_warnings: bool = False
+    ready_pattern: str | None = None
+    is_service: bool = False
 
 
 class Keeper:
@@ -115,11 +119,6 @@ def end_group(group: int, number: signal.Signals = signal.SIGKILL) -> None:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
         return
-
-
-def stop(process: subprocess.Popen[bytes], program: Program, keeper: Keeper) -> None:
-    """End one child and what it started, waiting up to its patience."""
-    stop_all([(process, program)], keeper)
 
 
 def stop_all(children: Sequence[tuple[subprocess.Popen[bytes], Program]], keeper: Keeper) -> None:

@@ -1,0 +1,43 @@
+"""Life cycle of a kernel. Only a VALIDATED kernel ever reaches a run."""
+
+from enum import StrEnum
+
+from apps.core.lifecycle import Lifecycle
+
+
+class KernelState(StrEnum):
+    REGISTERED = "REGISTERED"
+    UPLOADED = "UPLOADED"
+    COMPILED = "COMPILED"
+    BENCHMARKING = "BENCHMARKING"
+    VALIDATED = "VALIDATED"
+    REJECTED = "REJECTED"
+    DEPRECATED = "DEPRECATED"
+    RETIRED = "RETIRED"
+    QUARANTINED = "QUARANTINED"
+    PURGED = "PURGED"
+
+
+S = KernelState
+
+KERNEL_LIFECYCLE = Lifecycle.of(
+    "kernel",
+    initial=[S.REGISTERED],
+    transitions=[
+        (S.REGISTERED, S.UPLOADED),
+        (S.REGISTERED, S.COMPILED),
+        (S.REGISTERED, S.REJECTED),  # the spec cannot be built: there is no artefact to benchmark
+        (S.UPLOADED, S.BENCHMARKING),
+        (S.COMPILED, S.BENCHMARKING),
+        (S.BENCHMARKING, S.VALIDATED),
+        (S.BENCHMARKING, S.REJECTED),
+        (S.VALIDATED, S.DEPRECATED),
+        (S.DEPRECATED, S.RETIRED),
+        (S.RETIRED, S.VALIDATED),
+        (S.RETIRED, S.PURGED),
+        *((state, S.QUARANTINED) for state in S if state not in {S.QUARANTINED, S.PURGED}),
+        (S.QUARANTINED, S.RETIRED),
+    ],
+)
+
+DOWNLOADABLE = frozenset({S.UPLOADED, S.COMPILED, S.BENCHMARKING, S.VALIDATED, S.DEPRECATED})

@@ -1,0 +1,168 @@
+"""Kernels (Urza, Tezzeret): trainable artefacts compiled from blueprints, their bytes, their use and their outcomes."""
+
+from django.contrib.postgres.indexes import GinIndex
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import models
+from django.db.models import Q
+
+from apps.accounts.models import WorkspaceOwned
+from apps.blueprints.models import BlueprintVersion
+from apps.core.ids import new_id
+from apps.core.lifecycle import choices, state_check
+from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
+
+CHUNK_BYTES = 512 * 1024
+MAX_KERNEL_BYTES = 64 * 1024 * 1024
+
+
+class StorageTier(models.TextChoices):
+    """Where the bytes may live: hot L1/L2, warm L3, cold and archive L4."""
+
+    HOT = "hot"
+    WARM = "warm"
+    COLD = "cold"
+    ARCHIVE = "archive"
+
+
+class Kernel(WorkspaceOwned):
+    """One artefact: a blueprint version bound to a shape contract. ``digest`` (sha256) names its bytes."""
+
+    blueprint_version = models.ForeignKey(BlueprintVersion, on_delete=models.PROTECT, related_name="kernels")
+    name = models.CharField(max_length=160, editable=False)
+    bindings = models.JSONField(default=dict)
+    """Symbol -> size: what the blueprint's free dimensions are bound to."""
+    digest = models.CharField(max_length=64, null=True, editable=False)  # noqa: DJ001 - NULL until there are bytes
+    size = models.BigIntegerField(null=True, editable=False)
+    state = models.CharField(
+        max_length=16, choices=choices(KernelState), default=KernelState.REGISTERED, editable=False
+    )
+    rejection = models.TextField(blank=True, editable=False)
+    operator = models.CharField(max_length=16, editable=False)
+    parameters = models.BigIntegerField(editable=False)
+    compat = models.JSONField(default=dict, editable=False)
+    """{"operator", "input": shape, "output": shape}: which slots it fits."""
+    tags = models.JSONField(default=dict, blank=True)
+    metrics = models.JSONField(default=dict, editable=False, encoder=DjangoJSONEncoder)
+    report = models.JSONField(default=dict, editable=False, encoder=DjangoJSONEncoder)
+    """The compile and validation report: stages with measured values and thresholds."""
+    toolchain = models.JSONField(default=dict, editable=False)
+    hardware = models.JSONField(default=dict, editable=False)
+    storage_tier = models.CharField(max_length=8, choices=StorageTier, default=StorageTier.WARM, editable=False)
+    usage_count = models.BigIntegerField(default=0, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    pinned_until = models.DateTimeField(null=True, blank=True)
+    legal_hold = models.BooleanField(default=False)
+    retired_at = models.DateTimeField(null=True, editable=False)
+    purge_after = models.DateTimeField(null=True, editable=False)
+    successor = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["blueprint_version", "bindings"],
+                condition=~Q(state__in=[KernelState.REJECTED, KernelState.PURGED, KernelState.RETIRED]),
+                name="kernel_once_per_contract",
+            ),
+            models.CheckConstraint(condition=state_check("state", KernelState), name="kernel_state_is_known"),
+            models.CheckConstraint(
+                condition=Q(digest__isnull=False) | ~Q(state=KernelState.VALIDATED), name="validated_kernel_has_bytes"
+            ),
+            models.CheckConstraint(
+                condition=Q(size__isnull=True) | Q(size__gt=0, size__lte=MAX_KERNEL_BYTES),
+                name="kernel_size_is_bounded",
+            ),
+        ]
+        indexes = [
+            GinIndex(fields=["tags"], name="kernel_tags_gin", opclasses=["jsonb_path_ops"]),
+            GinIndex(fields=["compat"], name="kernel_compat_gin", opclasses=["jsonb_path_ops"]),
+            models.Index(fields=["-id"], name="kernel_validated_newest", condition=Q(state=KernelState.VALIDATED)),
+            models.Index(fields=["digest"], name="kernel_digest"),
+            models.Index(fields=["storage_tier", "-id"], name="kernel_tier_newest"),
+        ]
+        triggers = KERNEL_LIFECYCLE.triggers()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class KernelBlob(models.Model):
+    """The bytes of artefacts, by content: the truth of the cache (L3). Rows are immutable."""
+
+    digest = models.CharField(primary_key=True, max_length=64)
+    size = models.BigIntegerField()
+    chunk_count = models.PositiveIntegerField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(size__gt=0, size__lte=MAX_KERNEL_BYTES), name="blob_size_is_bounded")
+        ]
+
+    def __str__(self) -> str:
+        return self.digest
+
+
+class KernelChunk(models.Model):
+    """512 KiB of a blob, with its own sha256: verified before it is used or sent. STORAGE EXTERNAL, uncompressed."""
+
+    id = models.BigAutoField(primary_key=True)
+    blob = models.ForeignKey(KernelBlob, on_delete=models.CASCADE, related_name="chunks", db_column="digest")
+    index = models.PositiveIntegerField()
+    sha256 = models.BinaryField()
+    data = models.BinaryField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["blob", "index"], name="chunk_once_per_blob")]
+
+    def __str__(self) -> str:
+        return f"{self.blob_id}[{self.index}]"
+
+
+class KernelUse(models.Model):
+    """A run holds a kernel: what retirement and demotion must leave alone until ``until``."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    kernel = models.ForeignKey(Kernel, on_delete=models.PROTECT, related_name="uses")
+    run_id = models.UUIDField()
+    until = models.DateTimeField(null=True)
+    """None while the run may still need it."""
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["kernel", "run_id"], name="kernel_use_once_per_run")]
+        indexes = [models.Index(fields=["run_id"], name="kernel_use_run")]
+
+    def __str__(self) -> str:
+        return f"{self.kernel_id} in {self.run_id}"
+
+
+class FieldReport(models.Model):
+    """What a graft did to a real run: gain in nats per held-out sample with its interval, and what it cost."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    kernel = models.ForeignKey(Kernel, on_delete=models.PROTECT, related_name="field_reports")
+    run_id = models.UUIDField()
+    seed_number = models.PositiveIntegerField()
+    task = models.CharField(max_length=64)
+    host = models.CharField(max_length=64)
+    site = models.CharField(max_length=200)
+    verdict = models.CharField(max_length=16)
+    parameters = models.BigIntegerField()
+    train_flops = models.BigIntegerField()
+    loss_before = models.FloatField()
+    loss_after = models.FloatField()
+    contribution = models.FloatField(null=True)
+    contribution_low = models.FloatField(null=True)
+    contribution_high = models.FloatField(null=True)
+    rent = models.FloatField()
+    accuracy_difference = models.FloatField(null=True)
+    mcnemar_p = models.FloatField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [models.UniqueConstraint(fields=["run_id", "seed_number"], name="field_report_once_per_seed")]
+        indexes = [models.Index(fields=["kernel", "-id"], name="field_report_kernel")]
+
+    def __str__(self) -> str:
+        return f"{self.kernel_id} {self.verdict}"

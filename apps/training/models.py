@@ -1,0 +1,204 @@
+"""Runs (Tolaria) and what they grew: slots, seeds, transitions, decisions, metrics. Rows of a run are never deleted."""
+
+from django.conf import settings
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import models
+from django.db.models import Q
+
+from apps.accounts.models import WorkspaceOwned
+from apps.core.ids import new_id
+from apps.core.lifecycle import choices, state_check
+from apps.core.models import BaseModel
+from apps.morphogenesis.lifecycle import SeedState
+from apps.morphogenesis.protocols import Action, Command
+from apps.training.lifecycle import RUN_LIFECYCLE, SEED_LIFECYCLE, RunState
+
+
+class RunKind(models.TextChoices):
+    INTERNAL = "internal", "trained by our workers"
+    CONTROL = "control", "static control of a grown run"
+    EXTERNAL = "external", "trained by a client of its own"
+
+
+class TrainingRun(WorkspaceOwned):
+    """One training of one network. ``settings`` and ``library`` decide everything that it will do.
+
+    ``library`` is the frozen snapshot: the offers (digest, shapes, prior) that the policy may germinate.
+    ``last_sequence`` is the newest engine event stored; a resumed run repeats older ones, which are ignored.
+    """
+
+    name = models.CharField(max_length=120)
+    kind = models.CharField(max_length=16, choices=RunKind, default=RunKind.INTERNAL, editable=False)
+    state = models.CharField(max_length=16, choices=choices(RunState), default=RunState.QUEUED, editable=False)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="+", editable=False
+    )
+    task = models.CharField(max_length=64, editable=False)
+    host = models.CharField(max_length=64, editable=False)
+    seed = models.PositiveIntegerField(editable=False)
+    settings = models.JSONField(editable=False)
+    library = models.JSONField(default=list, editable=False)
+    environment = models.JSONField(default=dict, editable=False)
+    control_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="controls", editable=False)
+    command = models.CharField(max_length=16, choices=choices(Command), default=Command.CONTINUE, editable=False)
+    last_sequence = models.BigIntegerField(default=0, editable=False)
+    epochs = models.PositiveIntegerField(editable=False)
+    started_at = models.DateTimeField(null=True, editable=False)
+    ended_at = models.DateTimeField(null=True, editable=False)
+    failure = models.TextField(blank=True, editable=False)
+    result = models.JSONField(default=dict, editable=False, encoder=DjangoJSONEncoder)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(condition=state_check("state", RunState), name="run_state_is_known"),
+            models.CheckConstraint(
+                condition=Q(kind=RunKind.CONTROL, control_of__isnull=False)
+                | (~Q(kind=RunKind.CONTROL) & Q(control_of__isnull=True)),
+                name="control_names_its_run",
+            ),
+        ]
+        indexes = [models.Index(fields=["state", "-id"], name="run_state_newest")]
+        triggers = RUN_LIFECYCLE.triggers()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class RunLease(models.Model):
+    """Who trains the run now. Signs of life only: outside the audit net, and never part of a run's meaning.
+
+    ``fencing_token`` grows with every new holder; a write that presents an older one is refused.
+    """
+
+    run = models.OneToOneField(TrainingRun, on_delete=models.CASCADE, primary_key=True, related_name="lease")
+    holder = models.CharField(max_length=200, blank=True)
+    fencing_token = models.PositiveBigIntegerField(default=0)
+    expires_at = models.DateTimeField(null=True)
+    heartbeat_at = models.DateTimeField(null=True)
+    recoveries = models.PositiveIntegerField(default=0)
+    """Takeovers since the last snapshot: a run that kills its workers must end."""
+
+    def __str__(self) -> str:
+        return f"{self.run_id} {self.fencing_token}"
+
+
+class SeedSlot(BaseModel):
+    """A place in the host that can germinate: named after the layer it stands at."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="slots")
+    site = models.CharField(max_length=200)
+    locked = models.BooleanField(default=False)
+    embargoed_until_epoch = models.PositiveIntegerField(null=True)
+
+    class Meta:
+        ordering = ["site"]
+        constraints = [models.UniqueConstraint(fields=["run", "site"], name="slot_once_per_site")]
+
+    def __str__(self) -> str:
+        return self.site
+
+
+class Seed(BaseModel):
+    """One germination: a kernel in a slot, from birth to fossil, cull or rollback."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="seeds")
+    slot = models.ForeignKey(SeedSlot, on_delete=models.CASCADE, related_name="seeds")
+    number = models.PositiveIntegerField()
+    operator = models.CharField(max_length=16)
+    kernel_digest = models.CharField(max_length=64)
+    kernel_id = models.UUIDField(null=True)
+    kernel_name = models.CharField(max_length=160, blank=True)
+    state = models.CharField(max_length=16, choices=choices(SeedState), default=SeedState.DORMANT)
+    alpha = models.FloatField(default=0.0)
+    germinated_epoch = models.PositiveIntegerField()
+    ended_epoch = models.PositiveIntegerField(null=True)
+    outcome = models.JSONField(default=dict, encoder=DjangoJSONEncoder)
+    """The ledger at the end: contribution with interval, rent, parameters, FLOPs."""
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "number"], name="seed_number_once_per_run"),
+            models.CheckConstraint(condition=state_check("state", SeedState), name="seed_state_is_known"),
+        ]
+        triggers = SEED_LIFECYCLE.triggers()
+
+    def __str__(self) -> str:
+        return f"#{self.number} {self.operator}@{self.slot.site}"
+
+
+class SeedTransition(models.Model):
+    """One move of a seed, with what its gate measured and what it asked for."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="transitions")
+    seed = models.ForeignKey(Seed, on_delete=models.CASCADE, related_name="transitions")
+    sequence = models.BigIntegerField()
+    epoch = models.PositiveIntegerField()
+    step = models.PositiveBigIntegerField()
+    source = models.CharField(max_length=16)
+    target = models.CharField(max_length=16)
+    gate = models.CharField(max_length=4, blank=True)
+    reason = models.TextField()
+    measured = models.JSONField(default=dict, encoder=DjangoJSONEncoder)
+    thresholds = models.JSONField(default=dict, encoder=DjangoJSONEncoder)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["sequence"]
+        constraints = [models.UniqueConstraint(fields=["run", "sequence"], name="transition_once_per_sequence")]
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}"
+
+
+class Decision(models.Model):
+    """One decision of the policy (Tamiyo): what it saw, the rule that fired, and what it refused."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="decisions")
+    sequence = models.BigIntegerField()
+    epoch = models.PositiveIntegerField()
+    step = models.PositiveBigIntegerField()
+    action = models.CharField(max_length=16, choices=choices(Action))
+    rule = models.CharField(max_length=64)
+    reason = models.TextField()
+    site = models.CharField(max_length=200, blank=True)
+    seed_number = models.PositiveIntegerField(null=True)
+    kernel_digest = models.CharField(max_length=64, blank=True)
+    observed = models.JSONField(default=dict, encoder=DjangoJSONEncoder)
+    refused = models.JSONField(default=list, encoder=DjangoJSONEncoder)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["sequence"]
+        constraints = [models.UniqueConstraint(fields=["run", "sequence"], name="decision_once_per_sequence")]
+        indexes = [models.Index(fields=["-id"], name="decision_newest")]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.site}"
+
+
+class EpochMetric(models.Model):
+    """What one epoch of a run measured. Losses in nats, accuracies in 0..1, FLOPs cumulative."""
+
+    id = models.BigAutoField(primary_key=True)
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="metrics")
+    epoch = models.PositiveIntegerField()
+    step = models.PositiveBigIntegerField()
+    train_loss = models.FloatField(null=True)
+    validation_loss = models.FloatField(null=True)
+    validation_accuracy = models.FloatField(null=True)
+    parameters = models.BigIntegerField()
+    train_flops = models.BigIntegerField()
+    learning_rate = models.FloatField(null=True)
+    live_seeds = models.JSONField(default=dict)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["epoch"]
+        constraints = [models.UniqueConstraint(fields=["run", "epoch"], name="metric_once_per_epoch")]
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}"
