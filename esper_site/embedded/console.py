@@ -53,6 +53,7 @@ class LogFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("ab")
+        self._complained = False
 
     def write(self, data: bytes) -> None:
         try:
@@ -62,8 +63,10 @@ class LogFile:
                 self._file.close()
                 self._path.replace(self._path.with_name(self._path.name + ".1"))
                 self._file = self._path.open("ab")
-        except OSError as error:
-            print(f"{self._path}: {error.strerror}", file=sys.stderr)
+        except OSError as error:  # a full disk must not take the running stack with it
+            if not self._complained:
+                sys.stderr.write(f"{self._path} cannot be written: {error.strerror}\n")
+                self._complained = True
 
     def close(self) -> None:
         self._file.close()

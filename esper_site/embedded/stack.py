@@ -1,7 +1,7 @@
 """Which services run where, and how to get inside a stack that runs.
 
-A service whose URL the environment gives (DATABASE_URL, REDIS_URL, BROKER_URL) is an outside server: it is checked, used
-and left alone. Every other one is started here.
+A service whose URL the environment gives (DATABASE_URL, REDIS_URL, BROKER_URL) is an outside server: it is checked,
+used and left alone. Every other one is started here.
 """
 
 import os
@@ -60,12 +60,19 @@ def build(home: Home, memory: state.State, given: Mapping[str, str], *, durable:
         owners=(home.postgres, REPOSITORY),
         needs=[
             path
-            for path in (REPOSITORY, home.root, Path(sys.executable), Path(os.__file__), postgres_binaries, valkey_binary)
+            for path in (
+                REPOSITORY,
+                home.root,
+                Path(sys.executable),
+                Path(os.__file__),
+                postgres_binaries,
+                valkey_binary,
+            )
             if path is not None
         ],
     )
     home.give_to(account)
-    environment = _environment(home, memory, account) | given
+    environment = _environment(home, memory, account) | dict(given)
     services: list[Service] = []
     notes: list[str] = []
     for name, role in VALKEYS.items():
@@ -79,7 +86,8 @@ def build(home: Home, memory: state.State, given: Mapping[str, str], *, durable:
     if postgres_binaries is not None:
         port = _port("postgres", memory, notes)
         cluster = postgres.Cluster(postgres_binaries, home.postgres, port, memory.passwords, account, durable)
-        cluster.initialise()
+        if cluster.initialise():
+            memory.prepared = None
         services.append(Service(cluster.program(environment), cluster.answers, cluster.create_roles_and_database))
         environment |= {"DATABASE_URL": cluster.url("app"), "DATABASE_OWNER_URL": cluster.url("owner")}
     else:

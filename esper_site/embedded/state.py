@@ -56,8 +56,8 @@ def load(home: Home) -> State | None:
         raise StackError(explain(error, home.state)) from None
     except (ValueError, TypeError, AttributeError):
         raise StackError(
-            f"{home.state} is damaged. Restore it from a backup: it holds the passwords of the data beside it. To start "
-            f"over with nothing, move {home.root} away."
+            f"{home.state} is damaged. Restore it from a backup: it holds the passwords of the data beside it. "
+            f"To start over with nothing, move {home.root} away."
         ) from None
 
 

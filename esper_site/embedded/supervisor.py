@@ -29,7 +29,7 @@ MAX_LINE = 64 * 1024
 TICK = 0.1  # seconds; deaths and signals wake the loop earlier
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CONTROLS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
-_SERVICE_WARNING = re.compile(r"WARNING|ERROR|FATAL|PANIC|# ")
+_SERVICE_ALARM = re.compile(r"\b(FATAL|PANIC|OOM|No space left)\b")
 
 
 class StopAsked(Exception):
@@ -177,7 +177,7 @@ class Supervisor:
         pattern = child.program.ready_pattern
         if pattern is not None and not child.ready:
             child.ready = re.search(pattern, line) is not None
-        if not child.program.is_service or _SERVICE_WARNING.search(line):
+        if not child.program.is_service or _SERVICE_ALARM.search(line):
             self._console.process_line(child.program.name, line)
 
     def _bury(self, child: Child, now: float) -> None:

@@ -4,30 +4,22 @@ Runs before Django is loaded, so that it starts in milliseconds and needs no dat
 """
 
 import argparse
-import compileall
-import hashlib
-import http.client
 import os
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from esper_site.embedded import ports, processes, stack, state
+from esper_site.embedded import processes, state
 from esper_site.embedded.console import Console
 from esper_site.embedded.errors import StackError
-from esper_site.embedded.home import REPOSITORY, Home
-from esper_site.embedded.privileges import child_setup
-from esper_site.embedded.process import Keeper, Program, wait_for
-from esper_site.embedded.supervisor import StopAsked, Supervisor
+from esper_site.embedded.home import Home
+from esper_site.embedded.process import wait_for
+from esper_site.embedded.session import Session
+from esper_site.embedded.supervisor import StopAsked
 
-SERVICES_SECONDS = 60.0
-PROCESSES_SECONDS = 90.0
-LOCK_SECONDS = 15.0  # as long as a keeper may take to clean up after a killed supervisor
-FOREGROUND_PATIENCE = 20.0
-PUBLIC = ("ESPER_HOME", "ESPER_SECRET_KEY", "ESPER_WEB_PORT", "DATABASE_OWNER_URL", *stack.URLS)
+LOCK_SECONDS = 60.0  # another start may be migrating, or a keeper cleaning up after a killed supervisor
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,7 +41,10 @@ def add_arguments(target: argparse.ArgumentParser) -> None:
         help=f"start only these processes beside the services: some of {','.join(processes.NAMES)}, or none",
     )
     target.add_argument(
-        "--web-port", type=int, default=None, help="port of the web server (default: 8000 or the next free one, remembered)"
+        "--web-port",
+        type=int,
+        default=None,
+        help="port of the web server (default: 8000 or the next free one, remembered)",
     )
 
 
@@ -83,7 +78,10 @@ def up(*, run: str | None, only: Sequence[str], web_port: int | None) -> int:
         lock = _take_lock(home, console)
         if lock is None:
             return _join(home, foreground, console)
-        return _Up(home, lock, console, only=only, web_port=web_port).go(foreground)
+        try:
+            return Session(home, lock, console, only=only, web_port=web_port).run(foreground)
+        finally:
+            lock.release()
     except StopAsked:
         return 0 if foreground is None else 128 + signal.SIGINT
     except StackError as error:
@@ -121,47 +119,3 @@ def _join(home: Home, foreground: list[str] | None, console: Console) -> int:
         return 0
     command, environment = processes.manage(os.environ | alive.environment, *foreground)
     return subprocess.run(command, env=environment, check=False).returncode
-
-
-class _Up:
-    """One run of the stack, in order: services, database, processes, then wait."""
-
-    def __init__(
-        self, home: Home, lock: state.Lock, console: Console, *, only: Sequence[str], web_port: int | None
-    ) -> None:
-        self.home, self.lock, self.console, self.only = home, lock, console, only
-        self.memory = state.load_or_create(home)
-        self.memory.running = None
-        self.stack = stack.build(home, self.memory, stack.given_urls())
-        self.environment = dict(self.stack.environment)
-        self.web_port: int | None = None
-        if "web" in only:
-            self.web_port = self.memory.ports["web"] = ports.web_port(web_port, self.memory.ports.get("web"))
-            self.environment["ESPER_WEB_PORT"] = str(self.web_port)
-
-    def go(self, foreground: list[str] | None) -> int:
-        for note in self.stack.notes:
-            self.console.say(note)
-        account = self.stack.account
-        if account is not None:
-            self.console.say(f"started by root: everything runs as '{account.name}'" + (
-                ", allowed to read what root reads (the checkout, the interpreter or the data is closed to others)"
-                if account.reads_everything else ""
-            ))
-            _compile_sources()
-        keeper = Keeper(inherit=[self.lock.descriptor])
-        try:
-            with Supervisor(account=account, keeper=keeper, console=self.console, logs=self.home.logs) as supervisor:
-                self._start_services(supervisor)
-                self._prepare_database(supervisor)
-                self._start_processes(supervisor)
-                self._publish()
-                if foreground is not None:
-                    return self._run_inside(supervisor, foreground)
-                self._wait(supervisor)
-                return 0
-        finally:
-            self.memory.running = None
-            self.memory.save(self.home)
-            keeper.close()
-            self.lock.release()
