@@ -20,10 +20,16 @@ class RunKind(models.TextChoices):
     EXTERNAL = "external", "trained by a client of its own"
 
 
+class LibrarySource(models.TextChoices):
+    STARTER = "starter", "the starter library, neutral priors"
+    LEARNED = "learned", "every validated kernel, priors from field reports"
+
+
 class TrainingRun(WorkspaceOwned):
     """One training of one network. ``settings`` and ``library`` decide everything that it will do.
 
-    ``library`` is the frozen snapshot: the offers (digest, shapes, prior) that the policy may germinate.
+    ``library`` is the snapshot of offers (digest, shapes, prior) that the policy may germinate: frozen when the run
+    first starts, once the kernels that it asked for are compiled.
     ``last_sequence`` is the newest engine event stored; a resumed run repeats older ones, which are ignored.
     """
 
@@ -37,9 +43,13 @@ class TrainingRun(WorkspaceOwned):
     host = models.CharField(max_length=64, editable=False)
     seed = models.PositiveIntegerField(editable=False)
     settings = models.JSONField(editable=False)
-    library = models.JSONField(default=list, editable=False)
+    library_source = models.CharField(
+        max_length=16, choices=LibrarySource, default=LibrarySource.STARTER, editable=False
+    )
+    library = models.JSONField(null=True, editable=False)
     environment = models.JSONField(default=dict, editable=False)
     control_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="controls", editable=False)
+    wants_control = models.BooleanField(default=True, editable=False)
     command = models.CharField(max_length=16, choices=choices(Command), default=Command.CONTINUE, editable=False)
     last_sequence = models.BigIntegerField(default=0, editable=False)
     epochs = models.PositiveIntegerField(editable=False)

@@ -1,0 +1,3 @@
+from apps.kernels.cache.store import CorruptKernel, KernelStore
+
+__all__ = ["CorruptKernel", "KernelStore"]

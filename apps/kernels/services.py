@@ -1,0 +1,279 @@
+"""The life of a kernel: registered from a blueprint, compiled in a sandbox, stored, validated as the very artefact it is.
+
+The slow steps (compile, validate) run outside transactions; each state change is one transaction with its audit event.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from apps.audit import services as audit
+from apps.blueprints import spec as grammar
+from apps.blueprints.lifecycle import VersionState
+from apps.blueprints.models import BlueprintVersion
+from apps.blueprints.services import move_version
+from apps.core.actors import SYSTEM, Actor
+from apps.core.errors import Conflict, Invalid, NotFound
+from apps.kernels import compiler, validator
+from apps.kernels.cache import CorruptKernel, KernelStore
+from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
+from apps.kernels.models import FieldReport, Kernel, KernelUse
+
+ENDED = (KernelState.REJECTED, KernelState.RETIRED, KernelState.PURGED)
+
+
+@transaction.atomic
+def register_kernel(
+    *,
+    version: BlueprintVersion,
+    actor: Actor,
+    bindings: Mapping[str, int] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    compile: bool = True,
+) -> Kernel:
+    """A kernel of ``version`` with its symbols bound, to be compiled (or to receive an uploaded binary).
+
+    Raises:
+        Invalid: the bindings do not fit the spec. Conflict: the contract has a kernel already, or the version cannot
+            be compiled any more.
+    """
+    if version.state not in {VersionState.SUBMITTED, VersionState.COMPILING, VersionState.CHARACTERIZED}:
+        raise Conflict(f"{version} is {version.state}: only a submitted or characterized version makes kernels")
+    spec, graph = _bound(version, bindings or {})
+    BlueprintVersion.objects.select_for_update().get(pk=version.pk)  # one registration of a contract at a time
+    twin = Kernel.objects.filter(blueprint_version=version, bindings=spec["symbols"]).exclude(state__in=ENDED).first()
+    if twin is not None:
+        raise Conflict(f"kernel {twin.pk} has this contract already", code="duplicate_contract")
+    sizes = "-".join(f"{name.lower()}{size}" for name, size in sorted(graph.symbols.items()))
+    kernel = Kernel(
+        blueprint_version=version,
+        workspace_id=version.blueprint.workspace_id,
+        name=f"{version.blueprint.name}-v{version.number}-{sizes}"[:160],
+        bindings=dict(graph.symbols),
+        operator=graph.operator,
+        parameters=graph.parameters,
+        compat={"operator": graph.operator, "input": list(graph.input_shape), "output": list(graph.output_shape)},
+        tags={**version.blueprint.tags, **(tags or {})},
+    )
+    kernel.full_clean()
+    kernel.save(force_insert=True)
+    audit.record(
+        type="kernel.registered",
+        subject=kernel,
+        actor=actor,
+        after={"name": kernel.name, "version": str(version), "bindings": kernel.bindings, "state": kernel.state},
+    )
+    if compile:
+        transaction.on_commit(lambda: _enqueue(kernel.pk))
+    return kernel
+
+
+def _bound(version: BlueprintVersion, bindings: Mapping[str, int]) -> tuple[dict[str, Any], grammar.Graph]:
+    try:
+        symbols = {**version.spec.get("symbols", {}), **bindings}
+        graph = grammar.parse({**version.spec, "symbols": symbols})
+    except grammar.SpecError as error:
+        raise Invalid(str(error), code=error.code, pointer=error.pointer.replace("/symbols", "/bindings")) from error
+    return {**version.spec, "symbols": dict(graph.symbols)}, graph
+
+
+def _enqueue(kernel_id: UUID) -> None:
+    from apps.kernels.tasks import compile_kernel
+
+    compile_kernel.delay(str(kernel_id))
+
+
+@transaction.atomic
+def ensure_kernel(*, version: BlueprintVersion, bindings: Mapping[str, int], actor: Actor) -> Kernel:
+    """The kernel of this contract, registered now if there is none yet."""
+    _, graph = _bound(version, bindings)
+    existing = (
+        Kernel.objects.filter(blueprint_version=version, bindings=dict(graph.symbols))
+        .exclude(state__in=(KernelState.RETIRED, KernelState.PURGED))
+        .order_by("-id")
+        .first()
+    )
+    return existing or register_kernel(version=version, bindings=bindings, actor=actor)
+
+
+def process_kernel(*, kernel: Kernel, actor: Actor = SYSTEM) -> Kernel:
+    """Take a kernel as far as it goes: compile what is registered, validate what has bytes. Safe to repeat.
+
+    Raises:
+        InfrastructureFault: the sandbox itself failed; nothing is decided about the kernel and the task may retry.
+    """
+    if kernel.state == KernelState.REGISTERED:
+        kernel = _compile(kernel, actor)
+    if kernel.state in {KernelState.COMPILED, KernelState.UPLOADED}:
+        kernel = _move(kernel=kernel, to=KernelState.BENCHMARKING, actor=actor, reason="validation started")
+    if kernel.state == KernelState.BENCHMARKING:
+        kernel = _validate(kernel, actor)
+    return kernel
+
+
+def _compile(kernel: Kernel, actor: Actor) -> Kernel:
+    version = kernel.blueprint_version
+    if version.state == VersionState.SUBMITTED:
+        move_version(version=version, to=VersionState.COMPILING, actor=actor, reason=f"compiling {kernel.name}")
+    outcome = compiler.compile({**version.spec, "symbols": kernel.bindings})
+    if outcome.artefact is None:
+        return _reject(kernel=kernel, reason=outcome.reason, report={"compile": outcome.report}, actor=actor)
+    with transaction.atomic():
+        digest = KernelStore().put(outcome.artefact)
+        return _move(
+            kernel=kernel,
+            to=KernelState.COMPILED,
+            actor=actor,
+            reason="compiled",
+            event="kernel.compiled",
+            digest=digest,
+            size=len(outcome.artefact),
+            report={"compile": outcome.report},
+            toolchain=outcome.report.get("toolchain", {}),
+        )
+
+
+def _validate(kernel: Kernel, actor: Actor) -> Kernel:
+    try:
+        data = KernelStore().get(kernel.digest or "")
+    except (CorruptKernel, NotFound) as error:
+        return quarantine_kernel(kernel=kernel, reason=str(error), actor=actor)
+    reference = kernel.report.get("compile", {}).get("reference", {})
+    outcome = validator.validate(data, expected_digest=kernel.digest or "", reference=reference)
+    report = {**kernel.report, "validation": outcome.report}
+    if not outcome.valid:
+        return _reject(kernel=kernel, reason=outcome.reason, report=report, actor=actor)
+    with transaction.atomic():
+        validated = _move(
+            kernel=kernel,
+            to=KernelState.VALIDATED,
+            actor=actor,
+            reason="every check passed",
+            event="kernel.validated",
+            report=report,
+            metrics=outcome.report.get("metrics", {}),
+        )
+        _settle_version(kernel, VersionState.CHARACTERIZED, actor)
+        return validated
+
+
+@transaction.atomic
+def _reject(*, kernel: Kernel, reason: str, report: Mapping[str, Any], actor: Actor) -> Kernel:
+    rejected = _move(
+        kernel=kernel,
+        to=KernelState.REJECTED,
+        actor=actor,
+        reason=reason,
+        event="kernel.rejected",
+        rejection=reason,
+        report=dict(report),
+    )
+    _settle_version(kernel, VersionState.INVALID, actor)
+    return rejected
+
+
+def _settle_version(kernel: Kernel, to: VersionState, actor: Actor) -> None:
+    """The first kernel of a version decides what the version is."""
+    version = BlueprintVersion.objects.get(pk=kernel.blueprint_version_id)
+    if version.state == VersionState.COMPILING:
+        move_version(version=version, to=to, actor=actor, reason=f"{kernel.name} was {kernel.state.lower()}")
+
+
+@transaction.atomic
+def _move(
+    *, kernel: Kernel, to: KernelState, actor: Actor, reason: str, event: str = "kernel.transition", **changes: Any
+) -> Kernel:
+    kernel = Kernel.objects.select_for_update(of=("self",)).select_related("blueprint_version__blueprint").get(pk=kernel.pk)
+    KERNEL_LIFECYCLE.check(kernel.state, to)
+    before = {"state": kernel.state, "digest": kernel.digest}
+    kernel.state = to
+    for name, value in changes.items():
+        setattr(kernel, name, value)
+    kernel.full_clean(validate_constraints=False)
+    kernel.save()
+    audit.record(
+        type=event,
+        subject=kernel,
+        actor=actor,
+        reason=reason,
+        before=before,
+        after={"state": kernel.state, "digest": kernel.digest},
+        payload={"report": changes["report"]} if "report" in changes else None,
+    )
+    return kernel
+
+
+@transaction.atomic
+def upload_binary(*, kernel: Kernel, data: bytes, actor: Actor, expected_digest: str = "") -> Kernel:
+    """Attach an artefact made elsewhere to a registered kernel. It is validated before any run may use it.
+
+    The same bytes again are a no-op.
+
+    Raises:
+        Invalid: the bytes are not what their digest says. Conflict: the kernel has other bytes already.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    if expected_digest and digest != expected_digest:
+        raise Invalid(f"the body has sha256 {digest}, not {expected_digest}", code="digest_mismatch")
+    if kernel.digest == digest:
+        return kernel
+    if kernel.state != KernelState.REGISTERED:
+        raise Conflict(f"the kernel is {kernel.state} and its bytes are immutable", code="immutable")
+    KernelStore().put(data)
+    uploaded = _move(
+        kernel=kernel,
+        to=KernelState.UPLOADED,
+        actor=actor,
+        reason="uploaded",
+        event="kernel.uploaded",
+        digest=digest,
+        size=len(data),
+    )
+    transaction.on_commit(lambda: _enqueue(kernel.pk))
+    return uploaded
+
+
+def quarantine_kernel(*, kernel: Kernel, reason: str, actor: Actor) -> Kernel:
+    """Take a kernel out of use at once, e.g. because its bytes are not what their digest says."""
+    return _move(
+        kernel=kernel, to=KernelState.QUARANTINED, actor=actor, reason=reason, event="kernel.quarantined"
+    )
+
+
+def deprecate_kernel(*, kernel: Kernel, reason: str, actor: Actor) -> Kernel:
+    """New runs no longer get this kernel; runs that hold it keep it."""
+    return _move(kernel=kernel, to=KernelState.DEPRECATED, actor=actor, reason=reason)
+
+
+def hold_kernels(*, kernels: Iterable[Kernel], run_id: UUID) -> None:
+    """A run starts to depend on these kernels (a sign of life, not an audited change)."""
+    KernelUse.objects.bulk_create((KernelUse(kernel=kernel, run_id=run_id) for kernel in kernels), ignore_conflicts=True)
+
+
+def release_kernels(*, run_id: UUID) -> None:
+    """The run needs none of its kernels any more."""
+    KernelUse.objects.filter(run_id=run_id, until=None).update(until=timezone.now())
+
+
+@transaction.atomic
+def record_field_report(*, kernel: Kernel, run_id: UUID, seed_number: int, actor: Actor, **outcome: Any) -> FieldReport:
+    """What a graft did to a run. Idempotent per (run, seed): a resumed run reports the same again."""
+    existing = FieldReport.objects.filter(run_id=run_id, seed_number=seed_number).first()
+    if existing is not None:
+        return existing
+    report = FieldReport(kernel=kernel, run_id=run_id, seed_number=seed_number, **outcome)
+    report.full_clean()
+    report.save(force_insert=True)
+    Kernel.objects.filter(pk=kernel.pk).update(usage_count=F("usage_count") + 1, last_used_at=timezone.now())
+    audit.record(
+        type="kernel.field_report",
+        subject=kernel,
+        actor=actor,
+        payload={"run": run_id, "seed": seed_number, **outcome},
+    )
+    return report
