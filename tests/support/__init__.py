@@ -1,0 +1,1 @@
+"""What tests share: throw-away servers, databases, real processes."""
