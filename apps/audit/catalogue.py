@@ -41,6 +41,7 @@ EVENT_TYPES: dict[str, EventType] = {
         EventType("run.created", "run", "created the run"),
         EventType("run.transition", "run", "moved the run"),
         EventType("run.command", "run", "asked of the run"),
+        EventType("run.library_frozen", "run", "froze the library of"),
         EventType("run.recovered", "run", "took over the run"),
         EventType("run.rollback", "run", "rolled back the run"),
         EventType("seed.transition", "seed", "moved the seed"),

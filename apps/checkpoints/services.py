@@ -1,0 +1,213 @@
+"""Storing run snapshots: one safetensors file and one JSON file, found again only through a COMMITTED row.
+
+Order of a save: row STAGING -> files, made durable -> row COMMITTED in one transaction with its guard. A crash anywhere
+leaves the previous checkpoint the latest and at most an orphan, which ``expire_abandoned`` collects.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.core.files.base import ContentFile
+from django.core.files.storage import FileSystemStorage, Storage, storages
+from django.db import transaction
+from django.utils import timezone
+
+from apps.audit import services as audit
+from apps.checkpoints.lifecycle import CHECKPOINT_LIFECYCLE, CheckpointState
+from apps.checkpoints.models import Checkpoint
+from apps.core.actors import SYSTEM, Actor
+from apps.core.errors import Unavailable
+from apps.core.ids import new_id
+
+log = structlog.get_logger(__name__)
+
+FORMAT = "safetensors+json/1"
+KEEP = 3
+ABANDONED_AFTER = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSnapshot:
+    """What ``load_latest`` gives back: the safetensors bytes and the JSON state, both verified."""
+
+    checkpoint: Checkpoint
+    tensors: bytes
+    state: dict[str, Any]
+
+
+def _storage() -> Storage:
+    return storages["checkpoints"]
+
+
+def save_snapshot(
+    *,
+    run_id: UUID,
+    workspace_id: UUID,
+    fencing_token: int,
+    epoch: int,
+    step: int,
+    tensors: bytes,
+    state: Mapping[str, Any],
+    actor: Actor,
+    guard: Callable[[], None],
+) -> Checkpoint:
+    """Store a snapshot durably and make it the run's latest.
+
+    ``guard`` runs inside the committing transaction and raises when the caller has lost the run.
+
+    Raises:
+        Unavailable: the storage did not take the files; the previous checkpoint stays the latest.
+    """
+    checkpoint = _stage(run_id, workspace_id, fencing_token, epoch, step)
+    manifest = json.dumps(
+        {
+            "format": FORMAT,
+            "run": str(run_id),
+            "epoch": epoch,
+            "step": step,
+            "tensors": {"sha256": hashlib.sha256(tensors).hexdigest(), "bytes": len(tensors)},
+            "state": state,
+        },
+        sort_keys=True,
+        separators=(",", ":"),
+    ).encode()
+    try:
+        _write(f"{checkpoint.name}.safetensors", tensors)
+        _write(f"{checkpoint.name}.json", manifest)
+    except OSError as error:
+        _move(checkpoint=checkpoint, to=CheckpointState.ABANDONED, actor=actor, reason=f"storage: {error}")
+        raise Unavailable(f"the checkpoint could not be stored: {error}", code="storage") from error
+    with transaction.atomic():
+        guard()
+        committed = _move(
+            checkpoint=checkpoint,
+            to=CheckpointState.COMMITTED,
+            actor=actor,
+            reason=f"after step {step}",
+            event="checkpoint.committed",
+            digest=hashlib.sha256(manifest).hexdigest(),
+            size=len(tensors) + len(manifest),
+        )
+    expire_old(run_id=run_id, actor=actor)
+    return committed
+
+
+@transaction.atomic
+def _stage(run_id: UUID, workspace_id: UUID, fencing_token: int, epoch: int, step: int) -> Checkpoint:
+    key = new_id()
+    checkpoint = Checkpoint(
+        id=key,
+        workspace_id=workspace_id,
+        run_id=run_id,
+        epoch=epoch,
+        step=step,
+        fencing_token=fencing_token,
+        name=f"checkpoints/{run_id}/{step:012d}-{key}",
+        format=FORMAT,
+    )
+    checkpoint.full_clean()
+    checkpoint.save(force_insert=True)
+    return checkpoint
+
+
+def _write(name: str, data: bytes) -> None:
+    """Store one file under exactly this name; on a file system, on the disk before returning."""
+    storage = _storage()
+    stored = storage.save(name, ContentFile(data))
+    if stored != name:
+        raise OSError(f"the name {name} is taken")
+    if isinstance(storage, FileSystemStorage):
+        for path in (storage.path(name), os.path.dirname(storage.path(name))):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def load_latest(*, run_id: UUID, actor: Actor) -> StoredSnapshot | None:
+    """The newest COMMITTED snapshot whose files have their digests. Broken ones are quarantined and passed over."""
+    committed = Checkpoint.objects.filter(run_id=run_id, state=CheckpointState.COMMITTED).order_by("-step", "-id")
+    for checkpoint in committed:
+        try:
+            return _read(checkpoint)
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("checkpoint_broken", checkpoint=checkpoint.name, error=str(error))
+            _move(checkpoint=checkpoint, to=CheckpointState.QUARANTINED, actor=actor, reason=f"unreadable: {error}")
+    return None
+
+
+def _read(checkpoint: Checkpoint) -> StoredSnapshot:
+    manifest = _read_file(f"{checkpoint.name}.json")
+    if hashlib.sha256(manifest).hexdigest() != checkpoint.digest:
+        raise ValueError("the manifest does not have its digest")
+    content = json.loads(manifest)
+    tensors = _read_file(f"{checkpoint.name}.safetensors")
+    if hashlib.sha256(tensors).hexdigest() != content["tensors"]["sha256"]:
+        raise ValueError("the tensors do not have their digest")
+    return StoredSnapshot(checkpoint=checkpoint, tensors=tensors, state=content["state"])
+
+
+def _read_file(name: str) -> bytes:
+    with _storage().open(name, "rb") as file:
+        return bytes(file.read())
+
+
+def expire_old(*, run_id: UUID, actor: Actor, keep: int = KEEP) -> int:
+    """Expire all but the newest ``keep`` committed, unpinned checkpoints of a run; returns how many."""
+    committed = Checkpoint.objects.filter(run_id=run_id, state=CheckpointState.COMMITTED).order_by("-step", "-id")
+    expired = [checkpoint for checkpoint in committed[keep:] if not checkpoint.pinned]
+    for checkpoint in expired:
+        _move(checkpoint=checkpoint, to=CheckpointState.EXPIRED, actor=actor, reason=f"older than the newest {keep}")
+        _delete_files(checkpoint)
+    return len(expired)
+
+
+def expire_abandoned(*, actor: Actor = SYSTEM) -> int:
+    """Collect saves that never committed (a crash in the middle); returns how many."""
+    stale = Checkpoint.objects.filter(state=CheckpointState.STAGING, created_at__lt=timezone.now() - ABANDONED_AFTER)
+    for checkpoint in stale:
+        _move(checkpoint=checkpoint, to=CheckpointState.ABANDONED, actor=actor, reason="the save never finished")
+        _delete_files(checkpoint)
+    return len(stale)
+
+
+def _delete_files(checkpoint: Checkpoint) -> None:
+    for suffix in (".safetensors", ".json"):
+        _storage().delete(f"{checkpoint.name}{suffix}")
+
+
+@transaction.atomic
+def _move(
+    *,
+    checkpoint: Checkpoint,
+    to: CheckpointState,
+    actor: Actor,
+    reason: str,
+    event: str = "checkpoint.transition",
+    **changes: Any,
+) -> Checkpoint:
+    checkpoint = Checkpoint.objects.select_for_update(of=("self",)).get(pk=checkpoint.pk)
+    CHECKPOINT_LIFECYCLE.check(checkpoint.state, to)
+    before = checkpoint.state
+    checkpoint.state = to
+    for name, value in changes.items():
+        setattr(checkpoint, name, value)
+    checkpoint.save()
+    audit.record(
+        type=event,
+        subject=checkpoint,
+        actor=actor,
+        reason=reason,
+        before={"state": before},
+        after={"state": checkpoint.state, **changes},
+        payload={"run": checkpoint.run_id, "epoch": checkpoint.epoch, "step": checkpoint.step},
+    )
+    return checkpoint

@@ -1,0 +1,274 @@
+"""Joins the engine to the platform: kernels, checkpoints, journal and remote control of one run in one worker process.
+
+The only gateway from the platform to the trainer. Imported by the train worker's forked child, never by the web.
+"""
+
+import platform
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+import structlog
+import torch
+from django.conf import settings as site_settings
+from django.db import DatabaseError, close_old_connections, connection
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from apps.checkpoints import services as checkpoints
+from apps.core.actors import WORKER
+from apps.core.errors import LeaseLost, NotFound, Unavailable
+from apps.kernels.cache import CorruptKernel, KernelStore
+from apps.kernels.models import Kernel
+from apps.kernels.services import quarantine_kernel
+from apps.morphogenesis.protocols import (
+    Command,
+    DecisionRecord,
+    EpochRecord,
+    GraftOutcome,
+    KernelOffer,
+    KernelUnavailable,
+    RunInterrupted,
+    Snapshot,
+    TransitionRecord,
+)
+from apps.morphogenesis.settings import RunSettings
+from apps.morphogenesis.trainer import Outcome, Trainer
+from apps.training import services
+from apps.training.lifecycle import RunState
+from apps.training.models import TrainingRun
+
+log = structlog.get_logger(__name__)
+
+COMMAND_SECONDS = 0.25
+"""How often the control thread looks for a command: pause and stop take effect within one second."""
+LIBRARY_RETRY_SECONDS = 1.0
+
+
+class FrozenLibrary:
+    """``KernelSource`` over the run's library snapshot and the kernel store."""
+
+    def __init__(self, offers: Sequence[Mapping[str, Any]]) -> None:
+        self._offers = [
+            KernelOffer(
+                **{
+                    **offer,
+                    "input_shape": tuple(offer["input_shape"]),
+                    "output_shape": tuple(offer["output_shape"]),
+                }
+            )
+            for offer in offers
+        ]
+
+    def offers(self) -> Sequence[KernelOffer]:
+        return self._offers
+
+    def load(self, digest: str) -> bytes:
+        try:
+            return KernelStore().get(digest)
+        except NotFound as error:
+            raise KernelUnavailable(str(error)) from error
+        except CorruptKernel as error:
+            for kernel in Kernel.objects.filter(digest=digest):
+                quarantine_kernel(kernel=kernel, reason=str(error), actor=WORKER)
+            raise KernelUnavailable(str(error)) from error
+
+
+class RunCheckpoints:
+    """``CheckpointSink``: safetensors and JSON behind ``apps.checkpoints.services``."""
+
+    def __init__(self, run: TrainingRun, fencing_token: int) -> None:
+        self._run = run
+        self._token = fencing_token
+
+    def save(self, snapshot: Snapshot) -> None:
+        tensors = {name: tensor.detach().contiguous() for name, tensor in snapshot.tensors.items()}
+        try:
+            checkpoints.save_snapshot(
+                run_id=self._run.pk,
+                workspace_id=self._run.workspace_id,
+                fencing_token=self._token,
+                epoch=snapshot.epoch,
+                step=snapshot.step,
+                tensors=save_tensors(tensors),
+                state={"engine": snapshot.state, "epoch": snapshot.epoch, "step": snapshot.step},
+                actor=WORKER,
+                guard=lambda: services.mark_progress(run_id=self._run.pk, fencing_token=self._token),
+            )
+        except LeaseLost as error:
+            raise RunInterrupted(str(error)) from error
+
+    def latest(self) -> Snapshot | None:
+        stored = checkpoints.load_latest(run_id=self._run.pk, actor=WORKER)
+        if stored is None:
+            return None
+        return Snapshot(
+            epoch=stored.state["epoch"],
+            step=stored.state["step"],
+            tensors=load_tensors(stored.tensors),
+            state=stored.state["engine"],
+        )
+
+
+class RunJournal:
+    """``TelemetrySink`` and ``DecisionLog``: each record is a fenced transaction."""
+
+    def __init__(self, run_id: UUID, fencing_token: int) -> None:
+        self._run_id = run_id
+        self._token = fencing_token
+
+    def epoch(self, record: EpochRecord) -> None:
+        self._write(services.record_epoch, record)
+
+    def decision(self, record: DecisionRecord) -> None:
+        self._write(services.record_decision, record)
+
+    def transition(self, record: TransitionRecord) -> None:
+        self._write(services.record_transition, record)
+
+    def outcome(self, record: GraftOutcome) -> None:
+        self._write(services.record_outcome, record)
+
+    def _write(self, service: Any, record: Any) -> None:
+        try:
+            service(run_id=self._run_id, fencing_token=self._token, record=record)
+        except LeaseLost as error:
+            raise RunInterrupted(str(error)) from error
+
+
+class RemoteControl:
+    """``Control``: a thread keeps the lease alive and listens; ``poll`` reads one attribute."""
+
+    def __init__(self, run_id: UUID, fencing_token: int) -> None:
+        self._run_id = run_id
+        self._token = fencing_token
+        self._command = Command.CONTINUE
+        self._lost = ""
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name=f"lease-{run_id}", daemon=True)
+
+    def __enter__(self) -> "RemoteControl":
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def poll(self) -> Command:
+        if self._lost:
+            raise RunInterrupted(self._lost)
+        return self._command
+
+    def _listen(self) -> None:
+        heard = time.monotonic()
+        while not self._done.wait(COMMAND_SECONDS):
+            try:
+                self._listen_once(time.monotonic() - heard >= site_settings.HEARTBEAT_SECONDS)
+            except LeaseLost as error:
+                self._lost = str(error)
+                break
+            except DatabaseError as error:
+                # Without a heartbeat the lease runs out, and somebody else may take the run: stop before that.
+                log.warning("heartbeat_failed", run=str(self._run_id), error=str(error))
+                close_old_connections()
+                if time.monotonic() - heard > site_settings.LEASE_SECONDS:
+                    self._lost = "the database has been away for longer than the lease"
+                    break
+                continue
+            if time.monotonic() - heard >= site_settings.HEARTBEAT_SECONDS:
+                heard = time.monotonic()
+        connection.close()
+
+    def _listen_once(self, beat: bool) -> None:
+        if beat:
+            self._beat()
+        else:
+            self._command = Command(TrainingRun.objects.values_list("command", flat=True).get(pk=self._run_id))
+
+    def _beat(self) -> None:
+        self._command = Command(services.extend_lease(run_id=self._run_id, fencing_token=self._token))
+
+
+def environment() -> dict[str, Any]:
+    """What bit-exactness depends on besides the settings: the same values on one machine give the same digests."""
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
+
+
+def train_segment(*, run_id: UUID, holder: str) -> None:
+    """Claim a run and train it for one segment. A run that needs nobody (a redelivered message) is left alone."""
+    claimed = services.claim_run(run_id=run_id, holder=holder)
+    if claimed is None:
+        log.info("run_needs_nobody", run=str(run_id))
+        return
+    run, token = claimed
+    library = services.freeze_library(run=run, fencing_token=token)
+    if library is None:
+        services.hand_over(run_id=run_id, fencing_token=token, countdown=LIBRARY_RETRY_SECONDS)
+        return
+    try:
+        outcome = _train(run, token, library)
+    except RunInterrupted as error:
+        log.warning("run_interrupted", run=str(run_id), reason=str(error))
+    except (DatabaseError, Unavailable) as error:
+        log.error("run_fault", run=str(run_id), error=str(error))
+        close_old_connections()
+        services.give_up_lease(run_id=run_id, fencing_token=token)
+    except Exception as error:
+        log.exception("run_failed", run=str(run_id))
+        failure = f"{type(error).__name__}: {error}"
+        services.finish_run(
+            run_id=run_id, fencing_token=token, state=RunState.FAILED, reason=failure[:500], failure=failure
+        )
+    else:
+        _settle(run_id, token, outcome)
+
+
+def _train(run: TrainingRun, token: int, library: Sequence[Mapping[str, Any]]) -> Outcome:
+    torch.set_num_threads(site_settings.TORCH_THREADS)
+    _note_environment(run)
+    store = RunCheckpoints(run, token)
+    journal = RunJournal(run.pk, token)
+    latest = store.latest()
+    until = (latest.epoch if latest else 0) + site_settings.SEGMENT_EPOCHS
+    with RemoteControl(run.pk, token) as control:
+        trainer = Trainer(
+            settings=RunSettings.from_mapping(run.settings),
+            kernels=FrozenLibrary(library),
+            checkpoints=store,
+            telemetry=journal,
+            decisions=journal,
+            control=control,
+        )
+        return trainer.run(until_epoch=until)
+
+
+def _note_environment(run: TrainingRun) -> None:
+    now = environment()
+    if not run.environment:
+        TrainingRun.objects.filter(pk=run.pk).update(environment=now)
+    elif run.environment != now:
+        log.warning("environment_changed", run=str(run.pk), before=run.environment, now=now)
+
+
+def _settle(run_id: UUID, token: int, outcome: Outcome) -> None:
+    if outcome.state == "SEGMENT_END":
+        services.hand_over(run_id=run_id, fencing_token=token)
+        return
+    state, reason = {
+        "COMPLETED": (RunState.COMPLETED, "all epochs trained"),
+        "PAUSED": (RunState.PAUSED, "paused at a step boundary"),
+        "STOPPED": (RunState.CANCELLED, "stopped at a step boundary"),
+    }[outcome.state]
+    result = asdict(outcome.result) if outcome.state == "COMPLETED" else None
+    services.finish_run(run_id=run_id, fencing_token=token, state=state, reason=reason, result=result)

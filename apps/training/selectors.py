@@ -1,0 +1,29 @@
+"""Reading runs and what they grew."""
+
+from uuid import UUID
+
+from django.db.models import OuterRef, QuerySet, Subquery
+
+from apps.training.models import EpochMetric, Seed, TrainingRun
+
+
+def runs() -> QuerySet[TrainingRun]:
+    """Runs with what they measured last: ``last_epoch``, ``last_accuracy``, ``last_parameters``, ``first_parameters``."""
+    measured = EpochMetric.objects.filter(run=OuterRef("pk"))
+    newest, oldest = measured.order_by("-epoch"), measured.order_by("epoch")
+    return TrainingRun.objects.select_related("owner", "workspace", "control_of").annotate(
+        last_epoch=Subquery(newest.values("epoch")[:1]),
+        last_accuracy=Subquery(newest.values("validation_accuracy")[:1]),
+        last_loss=Subquery(newest.values("validation_loss")[:1]),
+        last_parameters=Subquery(newest.values("parameters")[:1]),
+        first_parameters=Subquery(oldest.values("parameters")[:1]),
+    )
+
+
+def seeds_of(run_id: UUID) -> QuerySet[Seed]:
+    return Seed.objects.filter(run_id=run_id).select_related("slot").order_by("number")
+
+
+def control_of(run: TrainingRun) -> TrainingRun | None:
+    """The static control of a grown run, if it has one."""
+    return run.controls.order_by("-id").first()

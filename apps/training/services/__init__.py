@@ -1,0 +1,64 @@
+"""Everything that writes runs, by who asks: people (``runs``), the worker that holds one (``leases``), its engine
+(``journal``) and clients that train in a loop of their own (``external``)."""
+
+from apps.training.services.external import (
+    external_events,
+    external_finish,
+    external_heartbeat,
+)
+from apps.training.services.journal import (
+    record_decision,
+    record_epoch,
+    record_outcome,
+    record_transition,
+)
+from apps.training.services.leases import (
+    claim_run,
+    extend_lease,
+    finish_run,
+    freeze_library,
+    give_up_lease,
+    hand_over,
+    mark_progress,
+    recover_orphans,
+    verify_lease,
+)
+from apps.training.services.runs import (
+    create_control,
+    create_external_run,
+    create_run,
+    enqueue_segment,
+    ensure_library,
+    move_run,
+    pause_run,
+    resume_run,
+    stop_run,
+)
+
+__all__ = [
+    "claim_run",
+    "create_control",
+    "create_external_run",
+    "create_run",
+    "enqueue_segment",
+    "ensure_library",
+    "extend_lease",
+    "external_events",
+    "external_finish",
+    "external_heartbeat",
+    "finish_run",
+    "freeze_library",
+    "give_up_lease",
+    "hand_over",
+    "mark_progress",
+    "move_run",
+    "pause_run",
+    "record_decision",
+    "record_epoch",
+    "record_outcome",
+    "record_transition",
+    "recover_orphans",
+    "resume_run",
+    "stop_run",
+    "verify_lease",
+]

@@ -1,0 +1,239 @@
+"""Who owns a run. A lease has a holder, an expiry and a fencing token that grows with every new holder.
+
+Every write of a worker presents its token; a worker that was taken for dead and wakes up has an old one, and is refused
+(Kleppmann, "How to do distributed locking", 2016; Gray and Cheriton, "Leases", SOSP 1989).
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from apps.audit import services as audit
+from apps.core.actors import SYSTEM, WORKER, Actor
+from apps.core.errors import LeaseLost
+from apps.kernels import selectors as kernel_selectors
+from apps.kernels.models import Kernel
+from apps.kernels.services import hold_kernels
+from apps.morphogenesis.protocols import Command
+from apps.morphogenesis.settings import RunSettings
+from apps.training.lifecycle import RunState
+from apps.training.models import LibrarySource, RunKind, RunLease, TrainingRun
+from apps.training.services.runs import create_control, enqueue_segment, ensure_library, move_run
+
+MAX_RECOVERIES = 5
+HANDOVER_SECONDS = 60.0
+"""How long a run may wait for its next segment before the orphan scan takes it up."""
+EXTERNAL_GIVE_UP = timedelta(hours=1)
+
+
+def _is_claimable(run: TrainingRun, lease: RunLease) -> bool:
+    """Whether the run waits for somebody: a redelivered message finds that it does not."""
+    if run.state == RunState.PAUSED:
+        return run.command == Command.CONTINUE
+    if run.state == RunState.RUNNING:
+        return lease.holder == ""
+    return run.state in {RunState.QUEUED, RunState.RECOVERING}
+
+
+@transaction.atomic
+def claim_run(*, run_id: UUID, holder: str, actor: Actor = WORKER) -> tuple[TrainingRun, int] | None:
+    """Take the run and get its next fencing token; None when somebody has it or it needs nobody (a redelivery)."""
+    lease = RunLease.objects.select_for_update(of=("self",)).filter(run_id=run_id).first()
+    if lease is None:
+        return None
+    run = TrainingRun.objects.select_for_update(of=("self",)).get(pk=run_id)
+    if not _is_claimable(run, lease):
+        return None
+    lease.fencing_token += 1
+    lease.holder = holder
+    _extend(lease)
+    lease.save()
+    if run.state != RunState.RUNNING:
+        reasons = {RunState.QUEUED: "started", RunState.PAUSED: "resumed", RunState.RECOVERING: "recovered"}
+        run = move_run(
+            run=run,
+            to=RunState.RUNNING,
+            actor=actor,
+            reason=reasons[RunState(run.state)],
+            payload={"holder": holder, "fencing_token": lease.fencing_token},
+        )
+    return run, lease.fencing_token
+
+
+def _extend(lease: RunLease) -> None:
+    now = timezone.now()
+    lease.heartbeat_at = now
+    lease.expires_at = now + timedelta(seconds=settings.LEASE_SECONDS)
+
+
+def extend_lease(*, run_id: UUID, fencing_token: int) -> str:
+    """A sign of life; returns the command that the run has been given.
+
+    Raises:
+        LeaseLost: another holder has a newer token.
+    """
+    now = timezone.now()
+    extended = RunLease.objects.filter(run_id=run_id, fencing_token=fencing_token).update(
+        heartbeat_at=now, expires_at=now + timedelta(seconds=settings.LEASE_SECONDS)
+    )
+    if not extended:
+        raise LeaseLost("another worker owns this run now")
+    return str(TrainingRun.objects.values_list("command", flat=True).get(pk=run_id))
+
+
+def verify_lease(*, run_id: UUID, fencing_token: int) -> RunLease:
+    """Lock the lease for the rest of the caller's transaction.
+
+    Raises:
+        LeaseLost: the token is not the current one, or the run is not running.
+    """
+    lease = RunLease.objects.select_for_update(of=("self",)).select_related("run").filter(run_id=run_id).first()
+    if lease is None or lease.fencing_token != fencing_token or lease.run.state != RunState.RUNNING:
+        raise LeaseLost("this worker does not own the run any more: its fencing token is out of date")
+    return lease
+
+
+@transaction.atomic
+def freeze_library(*, run: TrainingRun, fencing_token: int) -> list[dict[str, Any]] | None:
+    """The run's library snapshot, frozen at its first start; None while kernels that it asked for are being compiled.
+
+    Timings never decide: a run waits until each of them is VALIDATED or REJECTED.
+    """
+    verify_lease(run_id=run.pk, fencing_token=fencing_token)
+    if run.library is not None:
+        return list(run.library)
+    checked = RunSettings.from_mapping(run.settings)
+    wanted = ensure_library(settings=checked, actor=WORKER) if checked.growth.enabled else []
+    if kernel_selectors.pending(wanted).exists():
+        return None
+    validated = kernel_selectors.validated()
+    learned = run.library_source == LibrarySource.LEARNED
+    usable = list(validated if learned else validated.filter(pk__in=[kernel.pk for kernel in wanted]))
+    priors = kernel_selectors.priors(usable) if learned else {}
+    run.library = [_offer(kernel, priors.get(kernel.pk, 0.0)) for kernel in usable]
+    TrainingRun.objects.filter(pk=run.pk).update(library=run.library)
+    hold_kernels(kernels=usable, run_id=run.pk)
+    audit.record(
+        type="run.library_frozen",
+        subject=run,
+        actor=WORKER,
+        reason=f"{len(usable)} validated kernels",
+        payload={"digests": [kernel.digest for kernel in usable], "source": run.library_source},
+    )
+    return list(run.library)
+
+
+def _offer(kernel: Kernel, prior: float) -> dict[str, Any]:
+    return {
+        "digest": kernel.digest,
+        "name": kernel.name,
+        "operator": kernel.operator,
+        "input_shape": kernel.compat["input"],
+        "output_shape": kernel.compat["output"],
+        "parameters": kernel.parameters,
+        "prior": prior,
+    }
+
+
+@transaction.atomic
+def hand_over(*, run_id: UUID, fencing_token: int, countdown: float = 0.0) -> None:
+    """Give the run back between two segments and queue the next one."""
+    lease = verify_lease(run_id=run_id, fencing_token=fencing_token)
+    lease.holder = ""
+    lease.expires_at = timezone.now() + timedelta(seconds=HANDOVER_SECONDS)
+    lease.save()
+    transaction.on_commit(lambda: enqueue_segment(run_id, countdown=countdown))
+
+
+@transaction.atomic
+def finish_run(
+    *,
+    run_id: UUID,
+    fencing_token: int,
+    state: RunState,
+    reason: str,
+    result: Mapping[str, Any] | None = None,
+    failure: str = "",
+    actor: Actor = WORKER,
+) -> TrainingRun:
+    """Let go of a run that paused or ended. A completed run that wants one gets its static control.
+
+    Raises:
+        LeaseLost: the worker does not own the run any more; nothing is written.
+    """
+    lease = verify_lease(run_id=run_id, fencing_token=fencing_token)
+    lease.holder = ""
+    lease.expires_at = None
+    lease.save()
+    changes: dict[str, Any] = {"failure": failure}
+    if result is not None:
+        changes["result"] = dict(result)
+    run = move_run(run=lease.run, to=state, actor=actor, reason=reason, payload=result, **changes)
+    if state == RunState.COMPLETED and run.wants_control:
+        create_control(run=run, actor=actor)
+    return run
+
+
+def give_up_lease(*, run_id: UUID, fencing_token: int) -> None:
+    """Let the orphan scan take the run up now: its worker met a fault from outside (a dead database or store)."""
+    RunLease.objects.filter(run_id=run_id, fencing_token=fencing_token).update(expires_at=timezone.now())
+
+
+def mark_progress(*, run_id: UUID, fencing_token: int) -> None:
+    """Verify the lease inside the caller's transaction, and forget earlier losses: there is a new checkpoint."""
+    lease = verify_lease(run_id=run_id, fencing_token=fencing_token)
+    if lease.recoveries:
+        RunLease.objects.filter(pk=lease.pk).update(recoveries=0)
+
+
+def recover_orphans() -> list[UUID]:
+    """Take up every running run whose worker shows no sign of life; returns their ids."""
+    now = timezone.now()
+    orphans = RunLease.objects.filter(run__state=RunState.RUNNING, expires_at__lt=now).values_list("run_id", flat=True)
+    recovered = [run_id for run_id in orphans if _recover(run_id)]
+    waiting = TrainingRun.objects.filter(
+        kind=RunKind.EXTERNAL, state=RunState.RECOVERING, lease__heartbeat_at__lt=now - EXTERNAL_GIVE_UP
+    )
+    for run in waiting:
+        move_run(run=run, to=RunState.FAILED, actor=SYSTEM, reason="the client never came back", failure="no heartbeat")
+    return recovered
+
+
+@transaction.atomic
+def _recover(run_id: UUID) -> bool:
+    lease = (
+        RunLease.objects.select_for_update(of=("self",), skip_locked=True)
+        .select_related("run")
+        .filter(run_id=run_id, run__state=RunState.RUNNING, expires_at__lt=timezone.now())
+        .first()
+    )
+    if lease is None:
+        return False
+    silent_since = lease.heartbeat_at
+    lease.fencing_token = F("fencing_token") + 1
+    lease.holder = ""
+    lease.expires_at = None
+    lease.recoveries += 1
+    lease.save()
+    run = move_run(
+        run=lease.run,
+        to=RunState.RECOVERING,
+        actor=SYSTEM,
+        reason="the worker shows no sign of life",
+        payload={"silent_since": silent_since, "recoveries": lease.recoveries},
+    )
+    audit.record(type="run.recovered", subject=run, actor=SYSTEM, reason="lease expired")
+    if lease.recoveries > MAX_RECOVERIES:
+        failure = f"the worker was lost {lease.recoveries} times without a new checkpoint in between"
+        move_run(run=run, to=RunState.FAILED, actor=SYSTEM, reason=failure, failure=failure)
+    elif run.command == Command.STOP:
+        move_run(run=run, to=RunState.CANCELLED, actor=SYSTEM, reason="stopped while its worker was lost")
+    elif run.kind != RunKind.EXTERNAL:
+        transaction.on_commit(lambda: enqueue_segment(run_id))
+    return True

@@ -1,0 +1,45 @@
+"""Queue ``train``: one segment of one run. Beat: take up what lost its worker, queue again what lost its message."""
+
+import os
+import socket
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery import shared_task
+from django.utils import timezone
+
+from apps.morphogenesis.protocols import Command
+from apps.training import services
+from apps.training.lifecycle import RunState
+from apps.training.models import RunKind, TrainingRun
+
+log = structlog.get_logger(__name__)
+LOST_MESSAGE = timedelta(seconds=30)
+
+
+@shared_task(bind=True)
+def train_segment(self: Any, run_id: str) -> None:
+    from apps.training import runner  # torch, in the forked child only
+
+    runner.train_segment(run_id=UUID(run_id), holder=f"{socket.gethostname()}:{os.getpid()}")
+
+
+@shared_task
+def recover_orphans() -> None:
+    for run_id in services.recover_orphans():
+        log.warning("run_taken_up", run=str(run_id))
+
+
+@shared_task
+def dispatch_queued() -> None:
+    """Runs that wait for a worker although their message may be lost (a flushed broker) are queued again: a no-op if not."""
+    waiting = TrainingRun.objects.exclude(kind=RunKind.EXTERNAL).filter(
+        updated_at__lt=timezone.now() - LOST_MESSAGE, command=Command.CONTINUE
+    )
+    for run_id in waiting.filter(state__in=[RunState.QUEUED, RunState.RECOVERING, RunState.PAUSED]).values_list(
+        "pk", flat=True
+    )[:100]:
+        TrainingRun.objects.filter(pk=run_id).update(updated_at=timezone.now())
+        services.enqueue_segment(run_id)
