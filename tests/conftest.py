@@ -1,21 +1,25 @@
-"""Fixtures of all tests; the servers themselves come from the plugin `tests.support.stack`."""
+"""Fixtures and rules of all tests; the servers themselves come from the plugin `tests.support.stack`."""
 
-from tests.support.databases import (
-    _empty_redis,
-    committed_db,
-    django_db_setup,
-    pytest_collection_modifyitems,
-    servers,
-)
+import pytest
+
+from tests.support import databases, tools
+from tests.support.databases import _empty_redis, committed_db, django_db_setup, servers
 from tests.support.programs import live_site, start_program, worker
+from tests.support.tools import pytest_terminal_summary
 
 __all__ = [
     "_empty_redis",
     "committed_db",
     "django_db_setup",
     "live_site",
-    "pytest_collection_modifyitems",
+    "pytest_terminal_summary",
     "servers",
     "start_program",
     "worker",
 ]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    databases.refuse_flushing(items)
+    tools.deselect(config, items)

@@ -72,7 +72,12 @@ def _point_django_at(name: str) -> None:
     connections.settings["default"]["NAME"] = name
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def refuse_flushing(items: list[pytest.Item]) -> None:
+    """Stop at a test that would TRUNCATE between tests.
+
+    Raises:
+        pytest.UsageError: there is one.
+    """
     for item in items:
         marker = item.get_closest_marker("django_db")
         flushes = marker is not None and (marker.kwargs.get("transaction") or marker.kwargs.get("reset_sequences"))
