@@ -12,7 +12,7 @@ from apps.core.ids import new_id
 
 
 class AuditEvent(models.Model):
-    """Who did what to which asset, when and why. In SQL the primary key is (id, at): the table is partitioned by month."""
+    """Who did what to which asset, when and why. In SQL: partitioned by month, with primary key (id, at)."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     at = models.DateTimeField()

@@ -34,7 +34,7 @@ def register_kernel(
     actor: Actor,
     bindings: Mapping[str, int] | None = None,
     tags: Mapping[str, Any] | None = None,
-    compile: bool = True,
+    awaits_upload: bool = False,
 ) -> Kernel:
     """A kernel of ``version`` with its symbols bound, to be compiled (or to receive an uploaded binary).
 
@@ -59,6 +59,7 @@ def register_kernel(
         parameters=graph.parameters,
         compat={"operator": graph.operator, "input": list(graph.input_shape), "output": list(graph.output_shape)},
         tags={**version.blueprint.tags, **(tags or {})},
+        awaits_upload=awaits_upload,
     )
     kernel.full_clean()
     kernel.save(force_insert=True)
@@ -68,7 +69,7 @@ def register_kernel(
         actor=actor,
         after={"name": kernel.name, "version": str(version), "bindings": kernel.bindings, "state": kernel.state},
     )
-    if compile:
+    if not awaits_upload:
         transaction.on_commit(lambda: _enqueue(kernel.pk))
     return kernel
 
@@ -107,7 +108,7 @@ def process_kernel(*, kernel: Kernel, actor: Actor = SYSTEM) -> Kernel:
     Raises:
         InfrastructureFault: the sandbox itself failed; nothing is decided about the kernel and the task may retry.
     """
-    if kernel.state == KernelState.REGISTERED:
+    if kernel.state == KernelState.REGISTERED and not kernel.awaits_upload:
         kernel = _compile(kernel, actor)
     if kernel.state in {KernelState.COMPILED, KernelState.UPLOADED}:
         kernel = _move(kernel=kernel, to=KernelState.BENCHMARKING, actor=actor, reason="validation started")
@@ -188,7 +189,9 @@ def _settle_version(kernel: Kernel, to: VersionState, actor: Actor) -> None:
 def _move(
     *, kernel: Kernel, to: KernelState, actor: Actor, reason: str, event: str = "kernel.transition", **changes: Any
 ) -> Kernel:
-    kernel = Kernel.objects.select_for_update(of=("self",)).select_related("blueprint_version__blueprint").get(pk=kernel.pk)
+    kernel = (
+        Kernel.objects.select_for_update(of=("self",)).select_related("blueprint_version__blueprint").get(pk=kernel.pk)
+    )
     KERNEL_LIFECYCLE.check(kernel.state, to)
     before = {"state": kernel.state, "digest": kernel.digest}
     kernel.state = to
@@ -240,9 +243,7 @@ def upload_binary(*, kernel: Kernel, data: bytes, actor: Actor, expected_digest:
 
 def quarantine_kernel(*, kernel: Kernel, reason: str, actor: Actor) -> Kernel:
     """Take a kernel out of use at once, e.g. because its bytes are not what their digest says."""
-    return _move(
-        kernel=kernel, to=KernelState.QUARANTINED, actor=actor, reason=reason, event="kernel.quarantined"
-    )
+    return _move(kernel=kernel, to=KernelState.QUARANTINED, actor=actor, reason=reason, event="kernel.quarantined")
 
 
 def deprecate_kernel(*, kernel: Kernel, reason: str, actor: Actor) -> Kernel:
@@ -252,7 +253,9 @@ def deprecate_kernel(*, kernel: Kernel, reason: str, actor: Actor) -> Kernel:
 
 def hold_kernels(*, kernels: Iterable[Kernel], run_id: UUID) -> None:
     """A run starts to depend on these kernels (a sign of life, not an audited change)."""
-    KernelUse.objects.bulk_create((KernelUse(kernel=kernel, run_id=run_id) for kernel in kernels), ignore_conflicts=True)
+    KernelUse.objects.bulk_create(
+        (KernelUse(kernel=kernel, run_id=run_id) for kernel in kernels), ignore_conflicts=True
+    )
 
 
 def release_kernels(*, run_id: UUID) -> None:
