@@ -16,7 +16,7 @@ class Location(models.TextChoices):
 class Checkpoint(WorkspaceOwned):
     """A run's complete state after ``step`` steps, from which it goes on bit-exactly.
 
-    ``name`` is never used twice. ``digest`` is the sha256 of the manifest, which holds those of the tensors and the state.
+    ``name`` is never used twice. ``digest`` is the sha256 of the manifest, which holds that of the tensors.
     """
 
     run_id = models.UUIDField(editable=False)

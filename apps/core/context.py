@@ -15,7 +15,8 @@ class RequestIds:
     trace_id: str = ""
 
 
-_current: ContextVar[RequestIds] = ContextVar("request_ids", default=RequestIds())
+NONE = RequestIds()
+_current: ContextVar[RequestIds] = ContextVar("request_ids", default=NONE)
 
 
 def current() -> RequestIds:

@@ -36,6 +36,8 @@ class Kernel(WorkspaceOwned):
     state = models.CharField(
         max_length=16, choices=choices(KernelState), default=KernelState.REGISTERED, editable=False
     )
+    awaits_upload = models.BooleanField(default=False, editable=False)
+    """Its bytes come from a client: the compiler leaves it alone."""
     rejection = models.TextField(blank=True, editable=False)
     operator = models.CharField(max_length=16, editable=False)
     parameters = models.BigIntegerField(editable=False)

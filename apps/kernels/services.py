@@ -1,4 +1,4 @@
-"""The life of a kernel: registered from a blueprint, compiled in a sandbox, stored, validated as the very artefact it is.
+"""The life of a kernel: registered from a blueprint, compiled in a sandbox, stored, validated as that artefact.
 
 The slow steps (compile, validate) run outside transactions; each state change is one transaction with its audit event.
 """

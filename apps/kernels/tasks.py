@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from apps.core.errors import InvalidTransition
 from apps.kernels import services
+from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel
 from apps.kernels.sandbox import InfrastructureFault
 from apps.kernels.selectors import PENDING
@@ -36,7 +37,9 @@ def compile_kernel(self: Any, kernel_id: str) -> None:
 @shared_task
 def retry_stuck() -> None:
     """Kernels whose message was lost (a flushed broker, a killed worker) are queued again."""
-    stuck = Kernel.objects.filter(state__in=PENDING, updated_at__lt=timezone.now() - STUCK)
+    stuck = Kernel.objects.filter(state__in=PENDING, updated_at__lt=timezone.now() - STUCK).exclude(
+        state=KernelState.REGISTERED, awaits_upload=True
+    )
     for kernel_id in stuck.values_list("pk", flat=True)[:100]:
         Kernel.objects.filter(pk=kernel_id).update(updated_at=timezone.now())
         compile_kernel.delay(str(kernel_id))

@@ -14,7 +14,7 @@ from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action
 from apps.training import selectors
 from apps.training.lifecycle import RunState
-from apps.training.models import TrainingRun
+from apps.training.models import Seed, TrainingRun
 
 QUEUED_HINT_SECONDS = 20.0
 SEED_STYLES = {
@@ -83,13 +83,7 @@ class GrowthDisplay:
                     f"parameters {measured.first_parameters:,} -> {measured.last_parameters:,}"
                 )
             )
-        lines.extend(
-            Text(
-                f"  seed {seed.number} {seed.operator}@{seed.slot.site}: {seed.state}",
-                style=SEED_STYLES.get(seed.state, ""),
-            )
-            for seed in selectors.seeds_of(run.pk)
-        )
+        lines.extend(_seed_line(seed) for seed in selectors.seeds_of(run.pk))
         self._live.update(Group(*lines))
 
     def _say_decisions(self, run: TrainingRun) -> None:
@@ -102,9 +96,12 @@ class GrowthDisplay:
         if self._hinted or time.monotonic() - self._since < QUEUED_HINT_SECONDS:
             return
         self._hinted = True
-        self.say(
-            "still queued: no worker has taken it. Is a worker running for the queue `train`? (`make serve` starts one)"
-        )
+        self.say("still queued: is a worker running for the queue `train`? (`make serve` starts one)")
+
+
+def _seed_line(seed: Seed) -> Text:
+    text = f"  seed {seed.number} {seed.operator}@{seed.slot.site}: {seed.state.lower()}"
+    return Text(text, style=SEED_STYLES.get(SeedState(seed.state), ""))
 
 
 def result_table(run: TrainingRun, control: TrainingRun | None, summary: dict[str, object]) -> str:
@@ -126,9 +123,7 @@ def result_table(run: TrainingRun, control: TrainingRun | None, summary: dict[st
     output = io.StringIO()
     console = Console(file=output, width=100)
     console.print(table)
-    console.print(
-        f"run {run.pk} took {summary['wall_s']:.1f} s. See it in the browser: make serve, then /runs/{run.pk}"
-    )
+    console.print(f"{summary['wall_s']:.1f} s. In the browser: make serve, then /runs/{run.pk}")
     return output.getvalue()
 
 

@@ -8,7 +8,7 @@ from apps.training.models import EpochMetric, Seed, TrainingRun
 
 
 def runs() -> QuerySet[TrainingRun]:
-    """Runs with what they measured last: ``last_epoch``, ``last_accuracy``, ``last_parameters``, ``first_parameters``."""
+    """Runs with what they measured first and last (``last_epoch``, ``last_accuracy``, ``first_parameters``...)."""
     measured = EpochMetric.objects.filter(run=OuterRef("pk"))
     newest, oldest = measured.order_by("-epoch"), measured.order_by("epoch")
     return TrainingRun.objects.select_related("owner", "workspace", "control_of").annotate(

@@ -34,7 +34,7 @@ def recover_orphans() -> None:
 
 @shared_task
 def dispatch_queued() -> None:
-    """Runs that wait for a worker although their message may be lost (a flushed broker) are queued again: a no-op if not."""
+    """Queue runs again whose message may be lost (a flushed broker); for the others that is a no-op."""
     waiting = TrainingRun.objects.exclude(kind=RunKind.EXTERNAL).filter(
         updated_at__lt=timezone.now() - LOST_MESSAGE, command=Command.CONTINUE
     )

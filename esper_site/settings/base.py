@@ -189,7 +189,7 @@ SPECTACULAR_SETTINGS = {
     "SORT_OPERATIONS": True,
 }
 
-# --- Celery: JSON only, late acknowledgement, one message at a time. Runs are rows with leases, so a redelivery is a no-op.
+# --- Celery: JSON only, late acknowledgement, one message at a time; a redelivery finds the run leased and does nothing.
 CELERY_BROKER_URL = BROKER_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "socket_connect_timeout": 2, "socket_timeout": 10}

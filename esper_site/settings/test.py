@@ -1,4 +1,4 @@
-"""For pytest: fast password hashing, plain static files. Servers come from the pytest plugin (tests/support/stack.py)."""
+"""For pytest: fast password hashing, plain static files. Servers come from tests/support/stack.py."""
 
 from esper_site.settings.base import *
 from esper_site.settings.base import REST_FRAMEWORK, STORAGES

@@ -1,4 +1,4 @@
-"""The only way to kernel bytes. Today it reads and writes L3 (PostgreSQL), the truth; faster tiers go in front of it here."""
+"""The only way to kernel bytes. Today it is L3 (PostgreSQL), the truth; faster tiers go in front of it here."""
 
 import hashlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the engine reports, written as it falls. Each write is one transaction that locks the lease and checks the token.
+"""What the engine reports, written as it falls. Each write is one transaction that checks the fencing token.
 
 A run that resumed from a snapshot repeats the events after it; a sequence that is stored already is ignored.
 """

@@ -23,7 +23,7 @@ DATABASE_PATIENCE_SECONDS = 60.0
 
 
 class Command(BaseCommand):
-    help = "Grow a network on a task: compile the starter kernels, train in a worker, keep what held-out evidence supports."
+    help = "Grow a network on a task, in a real worker, and keep only what held-out evidence supports."
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -32,7 +32,7 @@ class Command(BaseCommand):
         parser.add_argument("--epochs", type=int, help="passes over the training data")
         parser.add_argument("--seed", type=int, help="of weights, data order and bootstrap")
         parser.add_argument(
-            "--learned", action="store_true", help="offer every validated kernel, ranked by field reports"
+            "--learned", action="store_true", help="offer every validated kernel, not just the starters"
         )
         parser.add_argument(
             "--no-control", action="store_true", help="do not train the static net of the same final size"
@@ -86,9 +86,7 @@ class Command(BaseCommand):
                 close_old_connections()
                 display.say(f"the database does not answer ({str(error).splitlines()[0]}); waiting")
                 if time.monotonic() - last_answer > DATABASE_PATIENCE_SECONDS:
-                    raise CommandError(
-                        "the database has been away for a minute; the run resumes when it is back"
-                    ) from error
+                    raise CommandError("the database is away; the run resumes when it is back") from error
             if run.state in FINAL_RUN_STATES:
                 return run
             display.wait(POLL_SECONDS)
