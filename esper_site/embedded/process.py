@@ -55,6 +55,12 @@ class Keeper:
         if self._groups.pop(group, None) is not None:
             self._tell(f"- {group} 0\n")
 
+    def ensure(self) -> None:
+        """Start another keeper if somebody has killed it, and tell it all."""
+        if self._process.poll() is not None:
+            self._process = self._start()
+            self._write("".join(f"+ {group} {int(number)}\n" for group, number in self._groups.items()))
+
     def close(self) -> None:
         """Let the keeper end what is still registered, and go."""
         if self._process.stdin is not None:
@@ -74,10 +80,9 @@ class Keeper:
     def _tell(self, message: str) -> None:
         try:
             self._write(message)
-        except BrokenPipeError:  # somebody killed the keeper: start another and tell it all
+        except BrokenPipeError:
             self._process.wait()
-            self._process = self._start()
-            self._write("".join(f"+ {group} {int(number)}\n" for group, number in self._groups.items()))
+            self.ensure()
 
     def _write(self, message: str) -> None:
         pipe = self._process.stdin

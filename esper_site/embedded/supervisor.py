@@ -75,6 +75,8 @@ class Supervisor:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self.children:
+            self._console.say("stopping")
         self.stop()
         signal.set_wakeup_fd(self._old_wakeup)
         for number, handler in self._old_handlers.items():
@@ -84,7 +86,11 @@ class Supervisor:
         self._wake_write.close()
 
     def start(self, program: Program) -> None:
-        """Start a program and keep it running from now on."""
+        """Start a program and keep it running from now on.
+
+        Raises:
+            StackError: it cannot be executed.
+        """
         child = Child(program, LogFile(self._logs / f"{program.name}.log"))
         self.children[program.name] = child
         self._spawn(child)
@@ -112,6 +118,7 @@ class Supervisor:
     def pump(self, timeout: float) -> list[int]:
         """One turn of the loop; returns the stop signals that arrived."""
         self._listen(timeout)
+        self._keeper.ensure()
         now = time.monotonic()
         for child in self.children.values():
             if child.process is not None and child.process.poll() is not None:
