@@ -90,7 +90,7 @@ class Reader:
         """The error at field ``key`` (None: at this very value); a node's id leads the message."""
         pointer = self.pointer if key is None else f"{self.pointer}/{escape(str(key))}"
         prefix = f"node {self.node!r}: " if self.node else ""
-        name = f"{key}: " if isinstance(key, str) and key.isidentifier() else ""
+        name = f"{key}: " if isinstance(key, str) and len(key) <= _LONGEST_SHOWN and key.isidentifier() else ""
         return SpecError(f"{prefix}{name}{message}", pointer=pointer, node=self.node, code=code)
 
     def names(self) -> list[str]:

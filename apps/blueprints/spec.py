@@ -113,7 +113,7 @@ def bind(spec: Mapping[str, Any], /, **symbols: int) -> dict[str, Any]:
 
 
 def canonical_json(spec: Mapping[str, Any]) -> bytes:
-    """The one spelling of ``spec``: RFC 8785 (sorted keys, no blanks). The order of operands counts. Raises SpecError."""
+    """The one spelling of ``spec``: RFC 8785 (sorted keys, no blanks). Operand order counts. Raises SpecError."""
     parse(spec)
     return json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=dict).encode()
 

@@ -30,5 +30,5 @@ def check_cache_serializer(app_configs: Any, **kwargs: Any) -> list[CheckMessage
             id="esper.E002",
         )
         for alias, cache in settings.CACHES.items()
-        if "JSON" not in cache.get("OPTIONS", {}).get("SERIALIZER", "")
+        if "JSON" not in str(cache.get("OPTIONS"))
     ]

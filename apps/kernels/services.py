@@ -122,10 +122,10 @@ def _compile(kernel: Kernel, actor: Actor) -> Kernel:
     if version.state == VersionState.SUBMITTED:
         move_version(version=version, to=VersionState.COMPILING, actor=actor, reason=f"compiling {kernel.name}")
     outcome = compiler.compile({**version.spec, "symbols": kernel.bindings})
-    if outcome.artefact is None:
-        return _reject(kernel=kernel, reason=outcome.reason, report={"compile": outcome.report}, actor=actor)
+    if isinstance(outcome, compiler.Rejected):
+        return _reject(kernel=kernel, reason=outcome.reason, report={"compile": dict(outcome.report)}, actor=actor)
     with transaction.atomic():
-        digest = KernelStore().put(outcome.artefact)
+        digest = KernelStore().put(outcome.data)
         return _move(
             kernel=kernel,
             to=KernelState.COMPILED,
@@ -133,8 +133,8 @@ def _compile(kernel: Kernel, actor: Actor) -> Kernel:
             reason="compiled",
             event="kernel.compiled",
             digest=digest,
-            size=len(outcome.artefact),
-            report={"compile": outcome.report},
+            size=len(outcome.data),
+            report={"compile": dict(outcome.report)},
             toolchain=outcome.report.get("toolchain", {}),
         )
 
@@ -144,10 +144,10 @@ def _validate(kernel: Kernel, actor: Actor) -> Kernel:
         data = KernelStore().get(kernel.digest or "")
     except (CorruptKernel, NotFound) as error:
         return quarantine_kernel(kernel=kernel, reason=str(error), actor=actor)
-    reference = kernel.report.get("compile", {}).get("reference", {})
+    reference = kernel.report.get("compile", {}).get("reference")  # None for an upload: nothing to compare with
     outcome = validator.validate(data, expected_digest=kernel.digest or "", reference=reference)
-    report = {**kernel.report, "validation": outcome.report}
-    if not outcome.valid:
+    report = {**kernel.report, "validation": dict(outcome.report)}
+    if isinstance(outcome, validator.Rejected):
         return _reject(kernel=kernel, reason=outcome.reason, report=report, actor=actor)
     with transaction.atomic():
         validated = _move(

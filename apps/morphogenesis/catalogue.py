@@ -17,13 +17,26 @@ class TaskCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostCard:
-    """A host network that ships. ``width`` is the default start width: about half of the final one."""
+    """A host network that ships. ``width`` is its start width for a task without a recipe: about half of the final one.
+
+    ``preference`` ranks the growth operators where evidence does not.
+    """
 
     name: str
     title: str
     description: str
     width: int
     depth: int
+    preference: tuple[str, ...] = ("widen", "residual")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Defaults of one task on one host, used where the caller names none. Chosen on validation data: docs/growth.md."""
+
+    width: int
+    epochs: int
+    learning_rate: float
 
 
 TASKS: dict[str, TaskCard] = {
@@ -66,4 +79,10 @@ HOSTS: dict[str, HostCard] = {
             depth=3,
         ),
     )
+}
+
+RECIPES: dict[tuple[str, str], Recipe] = {
+    ("digits", "mlp"): Recipe(width=12, epochs=40, learning_rate=1e-3),
+    ("digits", "cnn"): Recipe(width=8, epochs=30, learning_rate=1e-3),
+    ("spirals", "mlp"): Recipe(width=8, epochs=60, learning_rate=3e-3),
 }

@@ -1,7 +1,9 @@
 """The ports of the engine: what it asks of the platform, and nothing else. ``training.runner`` implements them.
 
-Every event carries ``sequence``, a counter that the engine keeps in its snapshots. A run resumed from a snapshot repeats
-the events that came after it, bit for bit; a sink therefore ignores a sequence that it has already stored.
+Every event carries ``sequence``, a counter that the engine keeps in its snapshots. A run resumed from a snapshot
+repeats the events that came after it, bit for bit; a sink therefore ignores a sequence that it has already stored.
+An event's ``epoch`` is the 1-based number of the epoch in which it fell, its ``step`` the steps trained before it. A
+rollback of the governor turns both back; ``sequence`` never goes back.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
 class KernelUnavailable(Exception):
     """The platform cannot give the kernel's bytes: not VALIDATED any more, quarantined, or its store is away."""
+
+
+class RunFailed(Exception):
+    """The run cannot go on: its loss diverges whatever the governor does, or its snapshot is not its own."""
 
 
 class RunInterrupted(Exception):
@@ -52,7 +58,10 @@ class KernelSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """All that a run needs to go on bit-exactly: tensors by name, and the rest as JSON types."""
+    """All that a run needs to go on bit-exactly: tensors by name, and the rest as JSON types.
+
+    ``epoch`` counts completed epochs, ``step`` all steps trained.
+    """
 
     epoch: int
     step: int
@@ -136,7 +145,7 @@ class DecisionRecord:
 class TransitionRecord:
     """One move of a seed along its life cycle, with the gate's measured values and thresholds.
 
-    ``seed`` numbers the germinations of a run from 1; the first record of a seed (DORMANT -> GERMINATED) names its kernel.
+    ``seed`` numbers the germinations of a run from 1; a seed's first record (DORMANT -> GERMINATED) names its kernel.
     """
 
     sequence: int

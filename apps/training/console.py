@@ -3,6 +3,7 @@
 import io
 import threading
 import time
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -73,7 +74,7 @@ class GrowthDisplay:
         self._say_decisions(run)
         if run.state == RunState.QUEUED:
             self._hint(run)
-        measured = selectors.runs().get(pk=run.pk)
+        measured: Any = selectors.runs().get(pk=run.pk)
         self._progress.update(self._bar, completed=measured.last_epoch or 0)
         lines = [self._progress.get_renderable()]
         if measured.last_epoch is not None:

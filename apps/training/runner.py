@@ -89,7 +89,7 @@ class RunCheckpoints:
         try:
             checkpoints.save_snapshot(
                 run_id=self._run.pk,
-                workspace_id=self._run.workspace_id,
+                workspace_id=self._run.workspace.pk,
                 fencing_token=self._token,
                 epoch=snapshot.epoch,
                 step=snapshot.step,

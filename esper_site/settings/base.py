@@ -189,7 +189,7 @@ SPECTACULAR_SETTINGS = {
     "SORT_OPERATIONS": True,
 }
 
-# --- Celery: JSON only, late acknowledgement, one message at a time; a redelivery finds the run leased and does nothing.
+# --- Celery: JSON only, late acknowledgement, one message at a time; a redelivery finds the run leased: a no-op.
 CELERY_BROKER_URL = BROKER_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "socket_connect_timeout": 2, "socket_timeout": 10}
@@ -235,7 +235,7 @@ SESSION_COOKIE_SAMESITE = "Lax"
 # --- Logs: structured, one line an event, on standard error.
 DJANGO_STRUCTLOG_CELERY_ENABLED = True
 DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = False
-SHARED_PROCESSORS = [
+SHARED_PROCESSORS: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,

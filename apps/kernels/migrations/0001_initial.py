@@ -55,6 +55,7 @@ class Migration(migrations.Migration):
                         max_length=16,
                     ),
                 ),
+                ("awaits_upload", models.BooleanField(default=False, editable=False)),
                 ("rejection", models.TextField(blank=True, editable=False)),
                 ("operator", models.CharField(editable=False, max_length=16)),
                 ("parameters", models.BigIntegerField(editable=False)),

@@ -159,7 +159,7 @@ def record_outcome(*, run_id: UUID, fencing_token: int, record: GraftOutcome, ac
         seed = Seed.objects.select_for_update(of=("self",)).get(run=run, number=record.seed)
         seed.outcome = values
         seed.save(update_fields={"outcome"})
-        kernel = Kernel.objects.filter(pk=seed.kernel_id).first()
+        kernel = Kernel.objects.filter(pk=seed.kernel_id).first() if seed.kernel_id else None
         if kernel is not None:
             record_field_report(
                 kernel=kernel,

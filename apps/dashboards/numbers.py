@@ -1,0 +1,89 @@
+"""Numbers as people read them. Every missing value is an em dash, never a zero."""
+
+import math
+from datetime import timedelta
+
+MISSING = "\u2014"
+PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+BYTES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def count(value: object) -> str:
+    """12345 -> '12,345'."""
+    number = _number(value)
+    return MISSING if number is None else f"{number:,.0f}"
+
+
+def signed(value: object) -> str:
+    """1234 -> '+1,234'; zero has no sign."""
+    number = _number(value)
+    if number is None:
+        return MISSING
+    return "\u00b10" if number == 0 else f"{number:+,.0f}".replace("-", "\u2212")
+
+
+def percent(value: object, digits: int = 1) -> str:
+    """A share in 0..1: .9612 -> '96.1 %'."""
+    number = _number(value)
+    return MISSING if number is None else f"{number * 100:.{digits}f}\u00a0%"
+
+
+def points(value: object, digits: int = 1) -> str:
+    """A difference of two shares, in percentage points: .004 -> '+0.4 pp'."""
+    number = _number(value)
+    return MISSING if number is None else f"{number * 100:+.{digits}f}\u00a0pp".replace("-", "\u2212")
+
+
+def scaled(value: object, unit: str = "") -> str:
+    """3.1e9, 'FLOP' -> '3.1 GFLOP', three significant digits."""
+    number = _number(value)
+    if number is None:
+        return MISSING
+    for size, prefix in PREFIXES:
+        if abs(number) >= size:
+            return f"{number / size:.3g}\u00a0{prefix}{unit}"
+    return f"{number:.3g}\u00a0{unit}".rstrip("\u00a0")
+
+
+def size(value: object) -> str:
+    """Bytes: 2048 -> '2.0 KiB'."""
+    number = _number(value)
+    if number is None:
+        return MISSING
+    for bytes_, unit in BYTES:
+        if number >= bytes_:
+            return f"{number / bytes_:.1f}\u00a0{unit}"
+    return f"{number:.0f}\u00a0B"
+
+
+def plain(value: object) -> str:
+    """Any measured number: four significant digits, or fixed for whole ones."""
+    number = _number(value)
+    if number is None:
+        return MISSING
+    if number == int(number) and abs(number) < 1e7:
+        return f"{number:,.0f}".replace("-", "\u2212")
+    return f"{number:.4g}".replace("-", "\u2212")
+
+
+def nats(value: object) -> str:
+    """A loss or a gain, four decimals with its unit."""
+    number = _number(value)
+    return MISSING if number is None else f"{number:.4f}\u00a0nats".replace("-", "\u2212")
+
+
+def duration(value: object) -> str:
+    """A timedelta or seconds: '1 h 04 min', '12 min', '3.2 s'."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else _number(value)
+    if seconds is None or seconds < 0:
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.3g}\u00a0s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}\u00a0h {minutes:02d}\u00a0min" if hours else f"{minutes}\u00a0min"

@@ -1,0 +1,173 @@
+"""The list of runs: one page of rows with all that its cells show, in a fixed number of queries."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from django.db.models import F, Q, QuerySet
+
+from apps.core.ids import parse_id
+from apps.dashboards.stages import ENDS_OF_SEEDS
+from apps.morphogenesis.catalogue import HOSTS, TASKS
+from apps.training import selectors as training
+from apps.training.lifecycle import RunState
+from apps.training.models import EpochMetric, RunKind, Seed, SeedTransition, TrainingRun
+
+PAGE_SIZE = 25
+SPARK_POINTS = 32
+CHOICES: dict[str, tuple[str, ...]] = {"state": tuple(RunState), "task": tuple(TASKS), "host": tuple(HOSTS)}
+"""What a chip can select; any other value in a query string is ignored."""
+HEAVY = ("settings", "library", "environment", "failure")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """What the query string asks for. ``chosen`` has one value a name at most; ``after`` is the last id of the page before."""
+
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    mine: bool = False
+    controls: bool = False
+    text: str = ""
+    after: UUID | None = None
+
+    @classmethod
+    def parse(cls, query: Mapping[str, str]) -> "RunFilter":
+        return cls(
+            chosen={name: query[name] for name, known in CHOICES.items() if query.get(name) in known},
+            mine=query.get("mine") == "1",
+            controls=query.get("controls") == "1",
+            text=clean_text(query.get("q", "")),
+            after=parse_id(query.get("after", "")),
+        )
+
+    @property
+    def narrows(self) -> bool:
+        return bool(self.chosen or self.mine or self.text)
+
+
+def clean_text(text: str) -> str:
+    """Text that PostgreSQL can compare: no NUL, not endless."""
+    return text.replace("\0", "").strip()[:200]
+
+
+@dataclass(frozen=True, slots=True)
+class SeedMark:
+    number: int
+    site: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One run with what its row shows. ``accuracy`` is the test accuracy once there is one, else the last validation."""
+
+    run: TrainingRun
+    accuracy: float | None
+    is_test: bool
+    parameters: int | None
+    grown: int | None
+    seeds: Sequence[SeedMark]
+    spark: Sequence[float | None]
+    control: TrainingRun | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    rows: Sequence[RunRow]
+    next_after: UUID | None
+    is_empty: bool
+    """There is no run at all, whatever the filter."""
+
+
+def page(wanted: RunFilter, *, viewer_id: UUID) -> RunPage:
+    """The newest runs that fit, keyset-paged by id."""
+    fitting = _fitting(wanted, viewer_id).order_by("-id")
+    if wanted.after is not None:
+        fitting = fitting.filter(id__lt=wanted.after)
+    runs = list(fitting.defer(*HEAVY)[: PAGE_SIZE + 1])
+    rows = rows_of(runs[:PAGE_SIZE])
+    more = len(runs) > PAGE_SIZE
+    return RunPage(
+        rows=rows,
+        next_after=runs[PAGE_SIZE - 1].pk if more else None,
+        is_empty=not rows and not TrainingRun.objects.exists(),
+    )
+
+
+def _fitting(wanted: RunFilter, viewer_id: UUID) -> QuerySet[TrainingRun]:
+    runs = training.runs().select_related(None).select_related("owner").filter(**wanted.chosen)
+    if not wanted.controls:
+        runs = runs.exclude(kind=RunKind.CONTROL)
+    if wanted.mine:
+        runs = runs.filter(owner_id=viewer_id)
+    if wanted.text:
+        runs = runs.filter(text_matches(wanted.text))
+    return runs
+
+
+def text_matches(text: str) -> Q:
+    """Runs that ``text`` finds: part of a name, or a whole id."""
+    key = parse_id(text)
+    return Q(name__icontains=text) | (Q(pk=key) if key else Q(pk__in=[]))
+
+
+def rows_of(runs: Sequence[TrainingRun]) -> list[RunRow]:
+    """Four queries, however many runs."""
+    ids = [run.pk for run in runs]
+    sparks, seeds, controls = _sparks(ids), _seeds(ids), _controls(ids)
+    return [_row(run, sparks.get(run.pk, []), seeds.get(run.pk, []), controls.get(run.pk)) for run in runs]
+
+
+def _row(
+    run: TrainingRun, spark: Sequence[float | None], seeds: Sequence[SeedMark], control: TrainingRun | None
+) -> RunRow:
+    measured: Any = run  # annotated by training.selectors.runs
+    tested = run.result.get("test_accuracy")
+    now, first = measured.last_parameters, measured.first_parameters
+    start = run.result.get("parameters_start", first)
+    return RunRow(
+        run=run,
+        accuracy=measured.last_accuracy if tested is None else tested,
+        is_test=tested is not None,
+        parameters=now,
+        grown=None if now is None or start is None else now - start,
+        seeds=seeds,
+        spark=spark,
+        control=control,
+    )
+
+
+def _sparks(ids: Sequence[UUID]) -> dict[UUID, list[float | None]]:
+    """Validation accuracy at up to ``SPARK_POINTS`` evenly spread epochs of each run."""
+    rows = (
+        EpochMetric.objects.filter(run__in=ids)
+        .annotate(bucket=F("epoch") * SPARK_POINTS / F("run__epochs"))
+        .order_by("run", "bucket", "-epoch")
+        .distinct("run", "bucket")
+        .values_list("run_id", "validation_accuracy")
+    )
+    sparks: dict[UUID, list[float | None]] = {}
+    for run_id, accuracy in rows:
+        sparks.setdefault(run_id, []).append(accuracy)
+    return sparks
+
+
+def _seeds(ids: Sequence[UUID]) -> dict[UUID, list[SeedMark]]:
+    """Each seed with what became of it: its fate outlives what its slot does later."""
+    fates = fates_of(SeedTransition.objects.filter(run__in=ids))
+    marks: dict[UUID, list[SeedMark]] = {}
+    for seed in Seed.objects.filter(run__in=ids).select_related("slot").order_by("number"):
+        mark = SeedMark(number=seed.number, site=seed.slot.site, state=fates.get(seed.pk, seed.state))
+        marks.setdefault(seed.run_id, []).append(mark)
+    return marks
+
+
+def fates_of(transitions: QuerySet[SeedTransition]) -> dict[UUID, str]:
+    """Seed id -> FOSSILIZED, CULLED, CANCELLED or ROLLED_BACK, for those that have ended."""
+    return dict(transitions.filter(target__in=ENDS_OF_SEEDS).values_list("seed_id", "target"))
+
+
+def _controls(ids: Iterable[UUID]) -> dict[UUID, TrainingRun]:
+    controls = TrainingRun.objects.filter(control_of__in=ids).defer(*HEAVY).order_by("id")
+    return {control.control_of_id: control for control in controls if control.control_of_id}

@@ -1,0 +1,82 @@
+"""How states look and read on the pages: one table each for runs, seeds and kernels. Colours live in static/css/tokens.css.
+
+A state is never shown by colour alone: ``word`` stands beside ``icon``, a symbol of static/icons.svg.
+"""
+
+from dataclasses import dataclass
+
+from apps.checkpoints.lifecycle import CheckpointState
+from apps.kernels.lifecycle import KernelState
+from apps.morphogenesis.lifecycle import SeedState
+from apps.training.lifecycle import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """``tone`` is the CSS class that picks the colour."""
+
+    word: str
+    icon: str
+    tone: str
+    meaning: str
+
+
+SEED_LOOKS: dict[str, Look] = {
+    SeedState.DORMANT: Look("dormant", "dot", "dormant", "an empty place in the network"),
+    SeedState.GERMINATED: Look("germinated", "sprout", "germinated", "a kernel is in the slot; the network's function is unchanged"),
+    SeedState.TRAINING: Look("training", "train", "training", "learns beside the network, isolated from it"),
+    SeedState.GRAFTING: Look("grafting", "graft", "grafting", "its strength ramps up from 0 to 1"),
+    SeedState.STABILIZING: Look("stabilizing", "settle", "stabilizing", "statistics settle at full strength"),
+    SeedState.EVALUATING: Look("evaluating", "scale", "evaluating", "measured with and without it on held-out data"),
+    SeedState.FOSSILIZED: Look("fossilised", "fossil", "fossilized", "earned its rent: part of the network for good"),
+    SeedState.CULLED: Look("culled", "cross", "culled", "did not earn its rent: removed"),
+    SeedState.CANCELLED: Look("cancelled", "cross", "cancelled", "removed before it touched the network"),
+    SeedState.ROLLED_BACK: Look("rolled back", "back", "rolled-back", "the governor undid it and locked the slot"),
+    SeedState.EMBARGOED: Look("embargoed", "clock", "embargoed", "the slot rests after a cull"),
+}  # fmt: skip
+
+RUN_LOOKS: dict[str, Look] = {
+    RunState.QUEUED: Look("queued", "clock", "waiting", "waits for a worker"),
+    RunState.RUNNING: Look("running", "train", "active", "a worker trains it"),
+    RunState.PAUSED: Look("paused", "pause", "held", "stands still at a step boundary until it is resumed"),
+    RunState.RECOVERING: Look("recovering", "back", "held", "lost its worker; goes on from its last snapshot"),
+    RunState.COMPLETED: Look("completed", "check", "good", "trained to the end"),
+    RunState.FAILED: Look("failed", "cross", "bad", "ended by an error"),
+    RunState.CANCELLED: Look("stopped", "stop", "waiting", "ended by a person"),
+}
+
+KERNEL_LOOKS: dict[str, Look] = {
+    KernelState.REGISTERED: Look("registered", "clock", "waiting", "waits for a compiler or for its bytes"),
+    KernelState.UPLOADED: Look("uploaded", "clock", "waiting", "has bytes that nothing has checked yet"),
+    KernelState.COMPILED: Look("compiled", "clock", "waiting", "has bytes; validation comes next"),
+    KernelState.BENCHMARKING: Look("benchmarking", "scale", "active", "is being validated"),
+    KernelState.VALIDATED: Look("validated", "check", "good", "passed every check: runs may use it"),
+    KernelState.REJECTED: Look("rejected", "cross", "bad", "failed a check: no run ever sees it"),
+    KernelState.DEPRECATED: Look("deprecated", "pause", "held", "new runs no longer get it"),
+    KernelState.RETIRED: Look("retired", "stop", "waiting", "out of use, restorable"),
+    KernelState.QUARANTINED: Look("quarantined", "cross", "bad", "its bytes are not what their digest says"),
+    KernelState.PURGED: Look("purged", "stop", "waiting", "its bytes are gone"),
+}
+
+CHECKPOINT_LOOKS: dict[str, Look] = {
+    CheckpointState.STAGING: Look("staging", "clock", "waiting", "is being written"),
+    CheckpointState.COMMITTED: Look("committed", "check", "good", "complete: a run can go on from it"),
+    CheckpointState.ABANDONED: Look("abandoned", "stop", "waiting", "was never completed"),
+    CheckpointState.EXPIRED: Look("expired", "stop", "waiting", "its bytes are gone"),
+    CheckpointState.QUARANTINED: Look("quarantined", "cross", "bad", "its bytes are not what their digest says"),
+}
+
+LOOKS: dict[str, dict[str, Look]] = {
+    "run": RUN_LOOKS,
+    "seed": SEED_LOOKS,
+    "kernel": KERNEL_LOOKS,
+    "checkpoint": CHECKPOINT_LOOKS,
+}
+
+ENDS_OF_SEEDS = (SeedState.FOSSILIZED, SeedState.CULLED, SeedState.CANCELLED, SeedState.ROLLED_BACK)
+"""What became of a seed. Later moves (EMBARGOED, DORMANT) are about its slot."""
+
+
+def look(kind: str, state: str) -> Look:
+    """How ``state`` of a ``kind`` (run, seed, kernel, checkpoint) looks; an unknown one shows as it is spelled."""
+    return LOOKS[kind].get(state) or Look(state.lower().replace("_", " "), "dot", "waiting", "")
