@@ -2,7 +2,8 @@
 
 The child starts as its parent's account, because the interpreter and torch may lie where nobody else may read; it
 imports its trusted code, and only then gives everything up. Each step names what it achieved, or why the machine
-refuses it, and ``seal`` reports them all: on any POSIX machine the last one alone (no new descriptors) bars files and sockets.
+refuses it, and ``seal`` reports them all. On any POSIX machine the last one alone, no new descriptors, bars files and
+sockets.
 Linux references: namespaces(7), landlock(7), setrlimit(2), capabilities(7).
 """
 

@@ -50,8 +50,8 @@ class Limits:
     """For importing torch, on a machine that may be busy."""
     jobs: int = 64
     """Jobs per child; then a fresh one takes over."""
-    idle_s: float = 30.0
-    """A child without a job for so long ends itself and frees its memory."""
+    idle_s: float = 60.0
+    """A child without a job for so long ends itself and frees its memory (300 MiB)."""
     file_bytes: int = 65_536
     """Largest file it may write (its standard error: it can open no other)."""
 
@@ -77,11 +77,11 @@ Outcome = Passed | Rejected
 
 
 class InfrastructureFault(Exception):
-    """The machine is at fault, not the subject: the sandbox did not start, or was killed from outside. Worth a retry."""
+    """The machine is at fault, not the subject: the sandbox did not start, or was killed from outside. Do retry."""
 
 
 class Sandbox:
-    """A context manager around one child at a time. Stays in its thread: the child dies with the thread that made it."""
+    """A context manager around one child at a time. Stays in one thread: a child dies with the thread that made it."""
 
     def __init__(self, worker: str = WORKER, *, limits: Limits | None = None, workdir: Path | None = None) -> None:
         self._worker = worker
@@ -169,7 +169,7 @@ class _Child:
 
     def __init__(self, worker: str, limits: Limits, workdir: Path | None) -> None:
         self._limits = limits
-        self._started = time.monotonic()
+        self._last_used = time.monotonic()
         self._jobs_left = limits.jobs
         self.isolation: Mapping[str, str] = {}
         with contextlib.ExitStack() as resources:
@@ -180,13 +180,20 @@ class _Child:
             self._resources = resources.pop_all()
 
     def takes_another(self) -> bool:
-        """Still alive, not idle for long and not worn out?"""
-        return self._process.poll() is None and self._jobs_left > 0 and not self._wire.ended()
+        """Alive, not worn out, and not so long idle that it may be about to end itself?"""
+        idle = time.monotonic() - self._last_used
+        return self._process.poll() is None and self._jobs_left > 0 and idle < self._limits.idle_s / 2
 
     def do(self, request: bytes) -> tuple[Outcome, bool]:
         """(outcome, whether the child is fit for another job). Raises InfrastructureFault."""
         self._wait_until_ready()
         self._jobs_left -= 1
+        try:
+            return self._converse(request)
+        finally:
+            self._last_used = time.monotonic()
+
+    def _converse(self, request: bytes) -> tuple[Outcome, bool]:
         deadline = time.monotonic() + self._limits.wall_s
         stage = "start"
         self._wire.send(request)
@@ -216,7 +223,7 @@ class _Child:
         if self.isolation:
             return
         try:
-            message, _ = self._wire.receive(self._started + self._limits.start_s)
+            message, _ = self._wire.receive(self._last_used + self._limits.start_s)
             self.isolation = _field(message, "isolation", dict)
         except (PipeClosed, TimeoutError) as error:
             raise InfrastructureFault(f"the sandbox did not start: {self._last_words(error)}") from error

@@ -7,6 +7,7 @@ Imports no torch itself: what is heavy comes with the handlers. Run by ``apps.ke
 import importlib
 import json
 import os
+import select
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
@@ -28,8 +29,8 @@ class JobRejected(Exception):
 
 
 def main(handlers_name: str, limits_json: str) -> None:
-    """Serve jobs until standard input ends."""
-    limits: dict[str, int] = json.loads(limits_json)
+    """Serve jobs until standard input ends, or there is none for ``idle_s`` seconds."""
+    limits: dict[str, Any] = json.loads(limits_json)
     network = confinement.leave_network()
     source, sink = _take_pipes()
     os.environ["OMP_NUM_THREADS"] = "1"  # a second thread could not be sealed, nor started once sealed
@@ -42,7 +43,8 @@ def main(handlers_name: str, limits_json: str) -> None:
         file_bytes=limits["file_bytes"],
     )
     _send(sink, {"event": "ready", "isolation": {"network": network, **isolation}})
-    while (frame := frames.read_frame(source)) is not None:
+    # The parent asks only after the last answer, so nothing waits in the stream's buffer while select looks at it.
+    while select.select([source], [], [], limits["idle_s"])[0] and (frame := frames.read_frame(source)) is not None:
         confinement.allow_cpu_seconds(limits["cpu_s"])
         if not _serve(handlers.HANDLERS, frame, sink):
             return

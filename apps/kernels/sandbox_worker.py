@@ -140,7 +140,7 @@ def compile_job(job: Mapping[str, Any], data: bytes, announce: Announce) -> tupl
 
 
 def validate_job(job: Mapping[str, Any], data: bytes, announce: Announce) -> tuple[dict[str, Any], bytes]:
-    """{"digest": hex, "reference": fingerprint or null} + artefact -> report.
+    """{"digest": hex, "reference": fingerprint or {}} + artefact -> report.
 
     A kernel that was uploaded has no reference yet: its report brings the first one.
     """
@@ -157,7 +157,7 @@ def validate_job(job: Mapping[str, Any], data: bytes, announce: Announce) -> tup
         stage.measure(tensors=len(graph.tensors))
     h = checks.probe(graph.input_shape)
     _check_birth(report, branch, h)
-    if job["reference"] is not None:
+    if job["reference"]:
         _check_equivalence(report, branch, h, job["reference"])
     report.facts["reference"] = checks.fingerprint(branch, h)
     _measure_speed(report, branch, h)
@@ -214,7 +214,15 @@ def _check_equivalence(report: Report, branch: Branch, h: torch.Tensor, referenc
 
 def _measure_speed(report: Report, branch: Branch, h: torch.Tensor) -> None:
     with report.stage("benchmark") as stage:
-        stage.measure(**checks.benchmark(branch, h))
+        timings = checks.benchmark(branch, h)
+        stage.measure(**timings)
+    graph = branch.graph
+    report.facts["metrics"] = {
+        **timings,
+        "parameters": graph.parameters,
+        "flops": report.facts["flops"],
+        "bytes": report.facts["artefact"]["bytes"],
+    }
 
 
 HANDLERS: Mapping[str, Handler] = {"compile": compile_job, "validate": validate_job}

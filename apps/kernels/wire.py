@@ -53,8 +53,38 @@ class Wire:
                         selector.unregister(self._stdin)
         return frame
 
-    def ended(self) -> bool:
-        """Has the child closed its end, or said something unasked?"""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._stdout, selectors.EVENT_READ)
-            return bool(self._incoming or selector.select(0)) and not self._awaits_first_frame
+    def close(self) -> None:
+        self._stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.close()
+
+    def _take_frame(self) -> frames.Frame | None:
+        """The first whole frame received, if there is one."""
+        if len(self._incoming) < frames.LENGTHS_SIZE:
+            return None
+        try:
+            message_size, data_size = frames.frame_size(bytes(self._incoming[: frames.LENGTHS_SIZE]))
+            start = frames.LENGTHS_SIZE + message_size
+            if len(self._incoming) < start + data_size:
+                return None
+            message = bytes(self._incoming[frames.LENGTHS_SIZE : start])
+            data = bytes(self._incoming[start : start + data_size])
+            del self._incoming[: start + data_size]
+            return frames.decode(message, data)
+        except frames.FrameError as error:
+            raise PipeClosed(f"it broke the protocol: {error}") from error
+
+    def _read(self) -> None:
+        chunk = os.read(self._stdout.fileno(), _CHUNK)
+        if not chunk:
+            raise PipeClosed("it ended")
+        self._incoming += chunk
+
+    def _write(self) -> bool:
+        """Write what the pipe takes; false once all is written."""
+        try:
+            written = os.write(self._stdin.fileno(), self._outgoing[:_CHUNK])
+        except BrokenPipeError as error:
+            raise PipeClosed("it ended") from error
+        self._outgoing = self._outgoing[written:]
+        return bool(self._outgoing)
