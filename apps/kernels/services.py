@@ -23,6 +23,7 @@ from apps.kernels import compiler, validator
 from apps.kernels.cache import CorruptKernel, KernelStore
 from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
 from apps.kernels.models import FieldReport, Kernel, KernelUse
+from apps.morphogenesis.artefact import read_kernel
 
 ENDED = (KernelState.REJECTED, KernelState.RETIRED, KernelState.PURGED)
 
@@ -122,10 +123,10 @@ def _compile(kernel: Kernel, actor: Actor) -> Kernel:
     if version.state == VersionState.SUBMITTED:
         move_version(version=version, to=VersionState.COMPILING, actor=actor, reason=f"compiling {kernel.name}")
     outcome = compiler.compile({**version.spec, "symbols": kernel.bindings})
-    if isinstance(outcome, compiler.Rejected):
+    if outcome.artefact is None:
         return _reject(kernel=kernel, reason=outcome.reason, report={"compile": dict(outcome.report)}, actor=actor)
     with transaction.atomic():
-        digest = KernelStore().put(outcome.data)
+        digest = KernelStore().put(outcome.artefact)
         return _move(
             kernel=kernel,
             to=KernelState.COMPILED,
@@ -133,7 +134,7 @@ def _compile(kernel: Kernel, actor: Actor) -> Kernel:
             reason="compiled",
             event="kernel.compiled",
             digest=digest,
-            size=len(outcome.data),
+            size=len(outcome.artefact),
             report={"compile": dict(outcome.report)},
             toolchain=outcome.report.get("toolchain", {}),
         )
@@ -144,11 +145,12 @@ def _validate(kernel: Kernel, actor: Actor) -> Kernel:
         data = KernelStore().get(kernel.digest or "")
     except (CorruptKernel, NotFound) as error:
         return quarantine_kernel(kernel=kernel, reason=str(error), actor=actor)
-    reference = kernel.report.get("compile", {}).get("reference")  # None for an upload: nothing to compare with
+    reference = kernel.report.get("compile", {}).get("reference", {})  # an upload has none: nothing to compare with
     outcome = validator.validate(data, expected_digest=kernel.digest or "", reference=reference)
     report = {**kernel.report, "validation": dict(outcome.report)}
-    if isinstance(outcome, validator.Rejected):
-        return _reject(kernel=kernel, reason=outcome.reason, report=report, actor=actor)
+    reason = outcome.reason if not outcome.valid else _contract_fault(kernel, data)
+    if reason:
+        return _reject(kernel=kernel, reason=reason, report=report, actor=actor)
     with transaction.atomic():
         validated = _move(
             kernel=kernel,
@@ -161,6 +163,15 @@ def _validate(kernel: Kernel, actor: Actor) -> Kernel:
         )
         _settle_version(kernel, VersionState.CHARACTERIZED, actor)
         return validated
+
+
+def _contract_fault(kernel: Kernel, data: bytes) -> str:
+    """What is wrong when good bytes are those of another kernel (an upload may be anything); empty if nothing."""
+    packed, _ = read_kernel(data)
+    wanted = grammar.bind({**kernel.blueprint_version.spec, "symbols": kernel.bindings})
+    if grammar.digest(packed) == grammar.digest(wanted):
+        return ""
+    return f"the artefact's spec is not that of {kernel.blueprint_version} with {kernel.bindings}"
 
 
 @transaction.atomic
