@@ -62,7 +62,7 @@ def epoch_order(seed: int, epoch: int, samples: int) -> NDArray[np.int64]:
 def make_dataset(
     inputs: NDArray[np.floating], targets: NDArray[np.integer], sizes: tuple[int, int], axes: tuple[int, ...]
 ) -> Dataset:
-    """Shuffle, split into (train, validation, rest) and standardise over ``axes`` by the training split's statistics."""
+    """Shuffle, split into (train, validation, rest), standardise over ``axes`` by the training split's statistics."""
     order = np.random.Generator(np.random.Philox(SPLIT_SEED)).permutation(len(targets))
     train, validation, test = np.split(order, [sizes[0], sum(sizes)])
     mean = inputs[train].mean(axes, keepdims=True)
@@ -90,7 +90,7 @@ def _spirals() -> Dataset:
 
 
 def make_spirals(*, samples: int, turns: float, noise: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Two interleaved spirals: points [N, 2] within radius 1 and their arm, 0 or 1. ``noise`` is in units of the arm gap."""
+    """Two interleaved spirals: points [N, 2] within radius 1 and their arm, 0 or 1. ``noise`` is in arm gaps."""
     generator = np.random.Generator(np.random.Philox(SPLIT_SEED + 1))
     arm = np.arange(samples) % 2
     radius = np.sqrt(generator.uniform(0.02, 1.0, samples))

@@ -89,4 +89,4 @@ def mcnemar(left: NDArray[np.bool_], right: NDArray[np.bool_]) -> float:
     only_left, only_right = int((left & ~right).sum()), int((right & ~left).sum())
     discordant = only_left + only_right
     tail = sum(math.comb(discordant, k) for k in range(min(only_left, only_right) + 1))
-    return min(1.0, 2 * tail / 2**discordant)
+    return float(min(1.0, 2 * tail / 2**discordant))

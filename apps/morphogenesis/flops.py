@@ -16,7 +16,7 @@ TRAINING_FACTOR = 3
 
 
 def forward_flops(host: Host) -> int:
-    """Forward FLOPs for one sample as a training step runs it: a seed in the shadow counts, one that is OFF does not."""
+    """Forward FLOPs for one sample as a training step runs it: a seed in the shadow counts, one that is OFF not."""
     training = host.training
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), ExitStack() as stack:

@@ -14,7 +14,7 @@ from apps.morphogenesis.lifecycle import Gate
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """``measure`` must stand in this relation to ``threshold``; a flag has no threshold. ``says`` names it to people."""
+    """``measure`` must stand in this relation to ``threshold``. ``says`` names it to people."""
 
     measure: str
     relation: str
@@ -100,7 +100,7 @@ def judge(gate: Gate, measured: Mapping[str, Any], thresholds: Mapping[str, Any]
     failures = [text for text in (_failure(condition, measured, known) for condition in conditions) if text]
     return Verdict(
         gate=gate,
-        measured=dict(measured),
+        measured={name: value if _is_known(value) else None for name, value in measured.items()},
         thresholds={c.threshold: known[c.threshold] for c in conditions if c.threshold != TRUE},
         failures=tuple(failures),
     )
@@ -108,7 +108,7 @@ def judge(gate: Gate, measured: Mapping[str, Any], thresholds: Mapping[str, Any]
 
 def _failure(condition: Condition, measured: Mapping[str, Any], thresholds: Mapping[str, Any]) -> str | None:
     value, threshold = measured.get(condition.measure), thresholds[condition.threshold]
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if not _is_known(value):
         return f"{condition.says}: not measured"
     holds, fails = RELATIONS[condition.relation]
     if holds(value, threshold):
@@ -116,6 +116,10 @@ def _failure(condition: Condition, measured: Mapping[str, Any], thresholds: Mapp
     if condition.threshold == TRUE:
         return f"it does not hold that {condition.says}"
     return f"{condition.says} ({_show(value)}) {fails} {_show(threshold)}"
+
+
+def _is_known(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def _show(value: Any) -> str:

@@ -1,9 +1,9 @@
 """The governor: notices that training goes wrong, early enough to turn back.
 
-It fires on a loss that is not finite; on a robust relative rise of the training loss (distance from the median of recent
-log-losses, in median absolute deviations: Hampel, 1974); and on held-out accuracy more than five points under the last
-good one for two checks. Bad values never enter the history. Thresholds were set on one half of 300 recorded loss curves;
-the false-alarm rate is reported on the other half (docs/growth.md).
+It fires on a loss that is not finite; on a robust relative rise of the training loss (distance from the median of
+recent log-losses, in median absolute deviations: Hampel, 1974); and on held-out accuracy more than five points under
+the last good one for two checks. Bad values never enter the history. Thresholds were set on one half of 300 recorded
+loss curves; the false-alarm rate is reported on the other half (docs/growth.md).
 """
 
 import math

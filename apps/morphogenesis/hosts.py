@@ -142,7 +142,7 @@ class LayeredHost(Host):
             host=self.start.host,
             input_shape=self.start.input_shape,
             classes=self.start.classes,
-            widths=tuple(layer.producer.weight.shape[0] for layer in self.layers),
+            widths=tuple(widen.width(self, f"layers.{index}.producer") for index in range(len(self.layers))),
             branches={site: tuple(specs) for site, specs in structure["branches"].items() if specs},
         ).to_dict()
 
@@ -234,7 +234,7 @@ def place_slots(
     """Make a host of ``module``: a residual slot behind each named layer, and widening over ``pairs``.
 
     Each named layer becomes ``nn.Sequential(layer, slot)`` in place; its activation must be [N, features] or
-    [N, channels, H, W]. ``pairs`` name modules by their paths before any wrapping. ``probe`` is one sample, batch first.
+    [N, channels, H, W]. ``pairs`` name modules by their paths before any wrapping. ``probe`` is one sample [1, ...].
 
     Raises:
         ValueError: a name is no layer of the module, or its activation has another shape.

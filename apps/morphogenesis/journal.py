@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.morphogenesis.evidence import Evidence
 from apps.morphogenesis.gates import Verdict
 from apps.morphogenesis.lifecycle import SeedState, gate_between
 from apps.morphogenesis.protocols import (
@@ -63,7 +62,7 @@ class Journal:
         )
 
     def move(self, seed: Seed, target: SeedState, *, reason: str, verdict: Verdict | None = None) -> None:
-        """Record a transition of the seed and put it in its new state. Raises ValueError: the table has no such edge."""
+        """Record a transition of the seed and make it. Raises ValueError: the table has no such edge."""
         self._transition(seed, seed.state, target, reason, verdict)
         seed.enter(target, self.step)
 
@@ -71,8 +70,9 @@ class Journal:
         """Record an epoch's measurements."""
         self._telemetry.epoch(EpochRecord(sequence=self._next(), epoch=self.epoch, step=self.step, **record_of))
 
-    def settle(self, seed: Seed, *, loss_after: float, rent: float, evidence: Evidence | None) -> None:
+    def settle(self, seed: Seed, *, loss_after: float, rent: float) -> None:
         """Record the ledger of a seed that has reached its end."""
+        evidence = seed.evidence
         self._decisions.outcome(
             GraftOutcome(
                 sequence=self._next(),

@@ -65,12 +65,15 @@ class Learner:
         seed_norm = self._clip_group(self._seed_parameters)
         self.optimizer.step()
         monitors.note(loss.detach())
-        if watch and host_norm is not None:
+        if watch:
             monitors.note_gradients(_rms(host_norm, self._host_parameters), _rms(seed_norm, self._seed_parameters))
 
     def judge(self, split: Split) -> Judged:
         """A pass without gradient, normalisation by its running statistics."""
-        logits = self.logits(split)
+        return self.judge_logits(self.logits(split), split)
+
+    def judge_logits(self, logits: Tensor, split: Split) -> Judged:
+        """Per-sample loss and correctness of logits [N, classes]."""
         losses = F.cross_entropy(logits, split.targets, reduction="none")
         return Judged(losses=losses.double().cpu().numpy(), correct=(logits.argmax(1) == split.targets).cpu().numpy())
 
@@ -78,7 +81,7 @@ class Learner:
         """[N, classes] of a held-out pass."""
         self.host.eval()
         with torch.no_grad():
-            logits = torch.cat([self.host(inputs) for inputs in split.inputs.split(HELD_OUT_BATCH)])
+            logits = torch.cat([self.host(inputs) for inputs in torch.split(split.inputs, HELD_OUT_BATCH)])
         self.host.train()
         return logits
 
@@ -88,14 +91,13 @@ class Learner:
         tensors |= {f"optimizer/{name}": tensor for name, tensor in self.optimizer.state().items()}
         # contiguous: safetensors takes nothing else; clone: training goes on while the copy is kept.
         copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-        return copies, {"structure": self.host.structure(), "learning_rate": self.optimizer.learning_rate}
+        return copies, {"structure": self.host.structure()}
 
     def restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Take over what ``capture`` gave; no seed is live after it."""
         self.host.take_structure(state["structure"])
         # load_state_dict copies into the host's own storage: results may depend on a tensor's alignment in memory.
         self.host.load_state_dict(_under("model/", tensors))
-        self.optimizer.learning_rate = state["learning_rate"]
         self.optimizer.load(_under("optimizer/", tensors))
         self.changed()
 

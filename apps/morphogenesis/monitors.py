@@ -42,7 +42,7 @@ class Monitors:
         self._kept = horizon // CHECK_STEPS + 2
         self._window: list[Tensor] = []
         self._epoch: list[Tensor] = []
-        self._gradients: tuple[Tensor, Tensor | None] | None = None
+        self._gradients: tuple[Tensor | None, Tensor | None] = (None, None)
         self.average: float | None = None
         self.history: list[tuple[int, float]] = []
         """(step, average) at the last checks: enough to look ``horizon`` steps back."""
@@ -57,7 +57,7 @@ class Monitors:
         self._window.append(loss)
         self._epoch.append(loss)
 
-    def note_gradients(self, host: Tensor, seed: Tensor | None) -> None:
+    def note_gradients(self, host: Tensor | None, seed: Tensor | None) -> None:
         """Keep the gradient norms of the step before a check."""
         self._gradients = (host, seed)
 
@@ -70,13 +70,13 @@ class Monitors:
                 self.average = loss if self.average is None else self._decay * self.average + (1 - self._decay) * loss
         average = math.nan if self.average is None else self.average
         self.history = [*self.history, (step, average)][-self._kept :]
-        host, seed = self._gradients or (torch.tensor(math.nan), None)
-        self._gradients = None
+        host, seed = self._gradients
+        self._gradients = (None, None)
         return Reading(
             step=step,
             losses=tuple(losses),
             average=average,
-            host_gradient=float(host),
+            host_gradient=math.nan if host is None else float(host),
             seed_gradient=None if seed is None else float(seed),
         )
 
@@ -108,7 +108,8 @@ def group_norm(parameters: Sequence[Tensor]) -> Tensor | None:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return None
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
 
 
 def sample_rms(activation: Tensor) -> Tensor:

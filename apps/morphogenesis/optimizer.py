@@ -50,11 +50,10 @@ class NamedAdamW:
 
     def state(self) -> dict[str, Tensor]:
         """``<parameter>/<exp_avg|exp_avg_sq|step>`` to tensor, for every parameter that has been stepped."""
-        names = {parameter: name for name, parameter in self._named}
         return {
-            f"{names[parameter]}/{key}": value
-            for parameter, entry in self._adamw.state.items()
-            for key, value in entry.items()
+            f"{name}/{key}": value
+            for name, parameter in self._named
+            for key, value in self._adamw.state.get(parameter, {}).items()
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:

@@ -5,15 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from apps.morphogenesis import widen
 from apps.morphogenesis.artefact import KernelFormatError
 from apps.morphogenesis.contracts import SiteContract
+from apps.morphogenesis.flops import forward_flops
 from apps.morphogenesis.learner import Learner
 from apps.morphogenesis.operators import Branch, load_artefact, unpack
 from apps.morphogenesis.protocols import KernelOffer, KernelSource, KernelUnavailable
 from apps.morphogenesis.seeds import Seed
+from apps.morphogenesis.slots import Mode
 
 
 def fetch(kernels: KernelSource, offer: KernelOffer) -> tuple[Branch, dict[str, Any]] | str:
@@ -76,14 +78,20 @@ def without(learner: Learner, seed: Seed) -> Iterator[None]:
         yield
 
 
-def birth_difference(learner: Learner, seed: Seed) -> float:
-    """Largest output difference on held-out samples that the seed makes at full strength."""
-    split = learner.data.validation
-    with without(learner, seed):
-        before = learner.logits(split)
+def full_strength_logits(learner: Learner, seed: Seed) -> Tensor:
+    """Held-out logits with the live seed at full strength."""
     if seed.operator == "widen":
-        after = learner.logits(split)
-    else:
-        with learner.host.slot(seed.site).at_strength(1.0):
-            after = learner.logits(split)
-    return float(torch.linalg.vector_norm(after - before, ord=float("inf")))
+        return learner.logits(learner.data.validation)
+    with learner.host.slot(seed.site).at_strength(1.0):
+        return learner.logits(learner.data.validation)
+
+
+def running_flops(learner: Learner, seed: Seed) -> int:
+    """Forward FLOPs for one sample while the live seed runs."""
+    if seed.operator == "widen":
+        return learner.forward_flops
+    slot = learner.host.slot(seed.site)
+    mode, slot.mode = slot.mode, Mode.SHADOW
+    flops = forward_flops(learner.host)
+    slot.mode = mode
+    return flops

@@ -148,7 +148,7 @@ class Policy:
             return None
         return Opening(
             rule="loss_plateau",
-            reason=f"the training-loss average improved by {improvement:.1%} over the last {reading.step - step} steps, "
+            reason=f"the training-loss average improved by {improvement:.1%} over {reading.step - step} steps, "
             f"less than {self._settings.trigger_improvement:.0%}",
             observed={"average": reading.average, "past_average": average, "improvement": improvement},
         )

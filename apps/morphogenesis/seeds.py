@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from apps.morphogenesis.alpha import AlphaRamp
+from apps.morphogenesis.evidence import Evidence
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.slots import Mode
 
@@ -45,7 +46,7 @@ class Seed:
 
     ``flops`` are forward FLOPs per sample; ``start``/``count`` the units that a widening added; ``ramp`` the strength
     of a residual branch; ``losses`` the training losses since the seed began to stabilise; ``doom`` the reason of a
-    planned cull while alpha ramps down.
+    planned cull while alpha ramps down; ``evidence`` the last paired ablation.
     """
 
     number: int
@@ -64,6 +65,7 @@ class Seed:
     gradients: GradientRecord = field(default_factory=GradientRecord)
     losses: list[float] = field(default_factory=list)
     train_flops: int = 0
+    evidence: Evidence | None = None
     doom: str = ""
 
     @property
@@ -91,7 +93,7 @@ class Seed:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        ramp = values["ramp"]
+        ramp, evidence = values["ramp"], values["evidence"]
         return cls(
             **{
                 **values,
@@ -99,18 +101,17 @@ class Seed:
                 "ramp": AlphaRamp.from_dict(ramp) if ramp else None,
                 "gradients": GradientRecord(**values["gradients"]),
                 "losses": list(values["losses"]),
+                "evidence": Evidence(**evidence) if evidence else None,
             }
         )
 
 
 @dataclass(slots=True, kw_only=True)
 class Embargo:
-    """A slot's rest after a cull: until the end of epoch ``until``; the seed that caused it is still to be cleared."""
+    """A slot's rest after a cull: until the end of epoch ``until``; its seed is still to be cleared away."""
 
     until: int
-    seed: int
-    operator: str
-    kernel: str
+    seed: Seed
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,5 +136,8 @@ class SlotBook:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        embargoed = {site: Embargo(**entry) for site, entry in values["embargoed"].items()}
+        embargoed = {
+            site: Embargo(until=entry["until"], seed=Seed.from_dict(entry["seed"]))
+            for site, entry in values["embargoed"].items()
+        }
         return cls(locked=dict(values["locked"]), embargoed=embargoed)

@@ -49,7 +49,12 @@ class Cut:
 
 def units(host: nn.Module, pair: Pair) -> int:
     """The pair's width now."""
-    return _layer(host, pair.producer).weight.shape[0]
+    return width(host, pair.producer)
+
+
+def width(host: nn.Module, path: str) -> int:
+    """Output features or channels of the layer at ``path``."""
+    return _layer(host, path).weight.shape[0]
 
 
 def mismatch(host: nn.Module, pair: Pair, branch: Branch) -> str | None:
@@ -163,7 +168,8 @@ def _set_sizes(host: nn.Module, cuts: Iterable[Cut]) -> None:
         path, _, name = cut.tensor.rpartition(".")
         module = host.get_submodule(path)
         if name == "weight":
-            setattr(module, SIZE_ATTRIBUTES[type(module)][cut.axis], module.weight.shape[cut.axis])
+            tensor = host.get_parameter(cut.tensor)
+            setattr(module, SIZE_ATTRIBUTES[type(module)][cut.axis], tensor.shape[cut.axis])
 
 
 def _blank(tensor: Tensor, axis: int, size: int) -> Tensor:

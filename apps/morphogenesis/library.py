@@ -1,0 +1,112 @@
+"""Ports in memory: a kernel library built from blueprints, and sinks that keep what they are given.
+
+For benchmarks, tests and scripts that use the engine without the platform.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from apps.blueprints.spec import bind, parse
+from apps.morphogenesis.contracts import Binding
+from apps.morphogenesis.operators import build, pack
+from apps.morphogenesis.protocols import (
+    Command,
+    DecisionRecord,
+    EpochRecord,
+    GraftOutcome,
+    KernelOffer,
+    KernelUnavailable,
+    Snapshot,
+    TransitionRecord,
+)
+
+Event = DecisionRecord | TransitionRecord | GraftOutcome | EpochRecord
+
+
+class InMemoryKernels:
+    """A kernel source built here and now; ``library`` maps (operator, layer) to (name, spec with symbols)."""
+
+    def __init__(
+        self,
+        library: Mapping[tuple[str, str], tuple[str, Mapping[str, Any]]],
+        bindings: Iterable[Binding],
+        *,
+        seed: int = 0,
+    ) -> None:
+        self._artefacts: dict[str, bytes] = {}
+        self._offers: list[KernelOffer] = []
+        for number, binding in enumerate(bindings):
+            name, template = library[binding.operator, binding.layer]
+            spec = bind(template, **binding.symbols)
+            graph = parse(spec)
+            data = pack(build(graph, generator=torch.Generator().manual_seed(seed + number)), spec)
+            digest = hashlib.sha256(data).hexdigest()
+            self._artefacts[digest] = data
+            self._offers.append(
+                KernelOffer(
+                    digest=digest,
+                    name=name,
+                    operator=graph.operator,
+                    input_shape=graph.input_shape,
+                    output_shape=graph.output_shape,
+                    parameters=graph.parameters,
+                )
+            )
+
+    def offers(self) -> Sequence[KernelOffer]:
+        return tuple(self._offers)
+
+    def load(self, digest: str) -> bytes:
+        if digest not in self._artefacts:
+            raise KernelUnavailable(f"no kernel {digest}")
+        return self._artefacts[digest]
+
+
+class InMemoryCheckpoints:
+    """Keeps each snapshot as bytes, through the same formats as a store: safetensors and JSON."""
+
+    def __init__(self) -> None:
+        self.saved: list[tuple[int, int, bytes, str]] = []
+
+    def save(self, snapshot: Snapshot) -> None:
+        tensors = safetensors.torch.save(dict(snapshot.tensors))
+        state = json.dumps(snapshot.state, allow_nan=False)
+        self.saved.append((snapshot.epoch, snapshot.step, tensors, state))
+
+    def latest(self) -> Snapshot | None:
+        if not self.saved:
+            return None
+        epoch, step, tensors, state = self.saved[-1]
+        return Snapshot(epoch=epoch, step=step, tensors=safetensors.torch.load(tensors), state=json.loads(state))
+
+
+class EventList:
+    """Telemetry sink and decision log: every event in the order of its sequence, each sequence once."""
+
+    def __init__(self) -> None:
+        self.by_sequence: dict[int, Event] = {}
+
+    def _keep(self, record: Event) -> None:
+        self.by_sequence.setdefault(record.sequence, record)
+
+    epoch = decision = transition = outcome = _keep
+
+    @property
+    def events(self) -> list[Event]:
+        return [self.by_sequence[sequence] for sequence in sorted(self.by_sequence)]
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        """The events of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+class NeverInterrupt:
+    """A control that lets the run go on."""
+
+    def poll(self) -> Command:
+        return Command.CONTINUE

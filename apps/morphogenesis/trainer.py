@@ -1,0 +1,277 @@
+"""The training loop (Tolaria): trains a host, lets growth work on it, and leaves snapshots to go on from.
+
+    outcome = Trainer(settings=..., kernels=..., checkpoints=..., telemetry=..., decisions=..., control=...).run()
+
+A run is a function of (settings, library snapshot): no clock and no timing decides anything. Killed after any snapshot
+and run again, it gives the same events, topology and weights as an uninterrupted one on the same machine.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+
+from apps.morphogenesis.datasets import Dataset
+from apps.morphogenesis.evidence import Judged
+from apps.morphogenesis.governor import Alarm
+from apps.morphogenesis.hosts import Host
+from apps.morphogenesis.lifecycle import SeedState
+from apps.morphogenesis.monitors import Monitors
+from apps.morphogenesis.protocols import (
+    Action,
+    CheckpointSink,
+    Command,
+    Control,
+    DecisionLog,
+    KernelSource,
+    RunFailed,
+    TelemetrySink,
+)
+from apps.morphogenesis.session import Session
+from apps.morphogenesis.settings import RunSettings
+from apps.morphogenesis.topology import digest
+
+LEARNING_RATE_CUT = 0.5
+
+
+class RunState(StrEnum):
+    """How a call of ``Trainer.run`` ended."""
+
+    COMPLETED = "COMPLETED"
+    PAUSED = "PAUSED"
+    STOPPED = "STOPPED"
+    SEGMENT_END = "SEGMENT_END"
+
+
+ENDS = {Command.PAUSE: RunState.PAUSED, Command.STOP: RunState.STOPPED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What a completed run is worth. Accuracies in 0..1, losses in nats; ``topology`` builds a static control."""
+
+    test_accuracy: float
+    test_loss: float
+    validation_accuracy: float
+    validation_loss: float
+    parameters_start: int
+    parameters: int
+    train_flops: int
+    germinated: int
+    fossilized: int
+    culled: int
+    decisions: int
+    topology: dict[str, Any]
+    topology_digest: str
+    weights_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a call of ``Trainer.run`` ended, where, and the result of a completed run."""
+
+    state: RunState
+    epoch: int
+    step: int
+    result: RunResult | None = None
+
+
+class Trainer:
+    """Runs one training run, from its last snapshot if it has one.
+
+    ``host`` and ``data`` replace those that the settings name: any module made a host by ``place_slots``, and its data.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: RunSettings,
+        kernels: KernelSource,
+        checkpoints: CheckpointSink,
+        telemetry: TelemetrySink,
+        decisions: DecisionLog,
+        control: Control,
+        device: str = "cpu",
+        host: Host | None = None,
+        data: Dataset | None = None,
+    ) -> None:
+        self._settings = settings
+        self._kernels = kernels
+        self._checkpoints = checkpoints
+        self._telemetry = telemetry
+        self._decisions = decisions
+        self._control = control
+        self._device = torch.device(device)
+        self._given_host = host
+        self._data = data
+        self._session: Session | None = None
+
+    @property
+    def host(self) -> Host:
+        """The network as the last ``run`` left it. Raises RuntimeError before the first."""
+        if self._session is None:
+            raise RuntimeError("the trainer has not run yet")
+        return self._session.learner.host
+
+    def run(self, until_epoch: int | None = None) -> Outcome:
+        """Train until the run is complete, ``until_epoch`` epochs are done, or the control says otherwise.
+
+        Raises:
+            RunFailed: the loss diverges after every allowed rollback, or the snapshot is of another run.
+            RunInterrupted: from the control or the checkpoint sink: this worker has lost the run.
+        """
+        with deterministic(self._settings.seed, self._device):
+            session = self._session = self._open()
+            last = min(self._settings.epochs, until_epoch or self._settings.epochs)
+            while session.epoch < last:
+                command = self._control.poll()
+                if command is not Command.CONTINUE:
+                    self._checkpoints.save(session.snapshot())
+                    return self._outcome(ENDS[command])
+                self._step(session)
+                if session.step_in_epoch == session.learner.steps_per_epoch:
+                    self._end_epoch(session)
+            return self._close(session)
+
+    def _open(self) -> Session:
+        session = Session(
+            self._settings,
+            kernels=self._kernels,
+            decisions=self._decisions,
+            telemetry=self._telemetry,
+            device=self._device,
+            host=self._given_host,
+            data=self._data,
+        )
+        snapshot = self._checkpoints.latest()
+        if snapshot is not None:
+            session.resume(snapshot)
+        return session
+
+    def _close(self, session: Session) -> Outcome:
+        if session.epoch < self._settings.epochs:
+            if not self._is_due(session.epoch):
+                self._checkpoints.save(session.snapshot())
+            return self._outcome(RunState.SEGMENT_END)
+        return self._outcome(RunState.COMPLETED, _result(session))
+
+    def _step(self, session: Session) -> None:
+        watch = Monitors.due(session.step + 1)
+        session.learner.train_step(session.order, session.step_in_epoch, session.monitors, watch=watch)
+        session.step_in_epoch += 1
+        session.train_flops += session.learner.step_flops
+        session.growth.after_step()
+        if not watch:
+            return
+        session.tell_time()
+        reading = session.monitors.read(session.step)
+        alarm = session.governor.check_loss(reading.mean_loss)
+        if alarm:
+            self._roll_back(session, alarm)
+            return
+        session.growth.on_check(reading, session.monitors.history)
+
+    def _end_epoch(self, session: Session) -> None:
+        session.tell_time()
+        train_loss = session.monitors.end_epoch()
+        held = session.learner.judge(session.learner.data.validation)
+        alarm = _held_out_alarm(session, held, train_loss)
+        if math.isfinite(held.loss) and math.isfinite(train_loss):
+            session.held_loss = held.loss
+            session.journal.measure(_measurements(session, held, train_loss))
+        if alarm:
+            self._roll_back(session, alarm)
+            return
+        session.growth.end_epoch(held)
+        if session.epoch + 1 == self._settings.epochs:
+            session.growth.end_run(held)
+        session.governor.end_epoch()
+        session.epoch, session.step_in_epoch = session.epoch + 1, 0
+        if session.governor.quiet and not session.growth.seeds:
+            session.keep_good()
+        if self._is_due(session.epoch):
+            self._checkpoints.save(session.snapshot())
+
+    def _is_due(self, epoch: int) -> bool:
+        return epoch % self._settings.snapshot_epochs == 0 or epoch == self._settings.epochs
+
+    def _roll_back(self, session: Session, alarm: Alarm) -> None:
+        session.rollbacks += 1
+        if session.rollbacks > self._settings.max_rollbacks:
+            raise RunFailed(f"training diverged: {alarm.reason}, after {self._settings.max_rollbacks} rollbacks")
+        if not session.growth.roll_back(alarm, session.held_loss):
+            # No seed can be to blame, and the same steps would go wrong again.
+            session.learning_rate_scale *= LEARNING_RATE_CUT
+            session.journal.decide(
+                Action.ROLLBACK,
+                rule=alarm.rule,
+                reason=f"Turned back because {alarm.reason}. No graft is to blame: the learning rate is halved.",
+                observed={**alarm.observed, "learning_rate_scale": session.learning_rate_scale},
+            )
+        session.turn_back()
+
+    def _outcome(self, state: RunState, result: RunResult | None = None) -> Outcome:
+        assert self._session is not None
+        return Outcome(state=state, epoch=self._session.epoch, step=self._session.step, result=result)
+
+
+@contextmanager
+def deterministic(seed: int, device: torch.device) -> Iterator[None]:
+    """Deterministic algorithms and a random state of the run's own; the caller's are put back afterwards."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+def _held_out_alarm(session: Session, held: Judged, train_loss: float) -> Alarm | None:
+    if not (held.finite and math.isfinite(train_loss)):
+        return Alarm(rule="non_finite", reason="a loss is not a finite number", observed={})
+    return session.governor.check_accuracy(held.accuracy)
+
+
+def _measurements(session: Session, held: Judged, train_loss: float) -> dict[str, Any]:
+    return {
+        "train_loss": train_loss,
+        "validation_loss": held.loss,
+        "validation_accuracy": held.accuracy,
+        "parameters": session.learner.parameters,
+        "train_flops": session.train_flops,
+        "learning_rate": session.learner.optimizer.learning_rate,
+        "live_seeds": session.growth.live_states,
+    }
+
+
+def _result(session: Session) -> RunResult:
+    learner = session.learner
+    test, validation = learner.judge(learner.data.test), learner.judge(learner.data.validation)
+    topology = learner.host.topology()
+    counts = session.journal.counts
+    return RunResult(
+        test_accuracy=test.accuracy,
+        test_loss=test.loss,
+        validation_accuracy=validation.accuracy,
+        validation_loss=validation.loss,
+        parameters_start=session.parameters_start,
+        parameters=learner.parameters,
+        train_flops=session.train_flops,
+        germinated=counts[SeedState.GERMINATED],
+        fossilized=counts[SeedState.FOSSILIZED],
+        culled=counts[SeedState.CULLED],
+        decisions=counts["decisions"],
+        topology=topology,
+        topology_digest=digest(topology),
+        weights_digest=session.weights_digest(),
+    )
