@@ -4,12 +4,15 @@ import secrets
 from collections.abc import Collection
 from datetime import timedelta
 
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q
 
-from apps.accounts.models import ApiToken, User
+from apps.accounts.models import ApiToken, User, Workspace, default_workspace_id
 from apps.accounts.roles import Role, Scope
 from apps.audit import services as audit
-from apps.core.actors import Actor
+from apps.core.actors import Actor, ActorKind
 from apps.core.errors import Forbidden, Invalid
 
 
@@ -24,15 +27,38 @@ def create_user(
     """A new user and its password (generated when none is given; shown once, stored hashed).
 
     Raises:
-        ValidationError: the name is taken or malformed, the role unknown.
+        ValidationError: the name is taken or malformed, the role unknown, the given password weak.
     """
-    password = password or secrets.token_urlsafe(16)
     user = User(username=username, email=email, role=role, is_staff=role != Role.VIEWER)
+    if password is None:
+        password = secrets.token_urlsafe(16)
+    else:
+        _require_strong(password, user)
     user.set_password(password)
     user.full_clean()
     user.save()
     audit.record(type="access.user_created", subject=user, actor=actor, after=_state(user))
     return user, password
+
+
+def _require_strong(password: str, user: User) -> None:
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        raise ValidationError({"password": error.messages}) from None
+
+
+@transaction.atomic
+def create_first_admin(*, actor: Actor, username: str = "admin") -> tuple[User, str] | None:
+    """The first administrator and its generated password; None where an active administrator exists.
+
+    Raises:
+        ValidationError: the name belongs to somebody who is not an administrator.
+    """
+    Workspace.objects.select_for_update().get(pk=default_workspace_id())  # one bootstrap at a time
+    if User.objects.filter(Q(role=Role.ADMIN) | Q(is_superuser=True), is_active=True).exists():
+        return None
+    return create_user(username=username, role=Role.ADMIN, actor=actor)
 
 
 @transaction.atomic
@@ -67,7 +93,8 @@ def issue_token(
     """A new token and its secret, which is shown this once: only its digest is stored.
 
     Raises:
-        Invalid: an unknown scope. Forbidden: a scope that the user's role does not have.
+        Invalid: an unknown scope. Forbidden: a scope that the user's role does not have. ValidationError: the name
+            is missing or too long, or there is no scope.
     """
     unknown = sorted(set(scopes) - set(Scope))
     if unknown:
@@ -77,8 +104,9 @@ def issue_token(
         raise Forbidden(f"role {user.role} does not have: {', '.join(beyond)}", pointer="/scopes")
     if lifetime is not None and lifetime <= timedelta(0):
         raise Invalid("must be in the future", pointer="/expiry")
-    token, secret = ApiToken.objects.create(user, expiry=lifetime, name=name, scopes=sorted(set(scopes)))
-    token.clean_fields(exclude=["user", "digest"])
+    values = {"name": name, "scopes": sorted(set(scopes))}
+    ApiToken(user=user, **values).clean_fields(exclude=["digest", "token_key"])
+    token, secret = ApiToken.objects.create(user, expiry=lifetime, **values)
     audit.record(
         type="access.token_issued",
         subject=token,
@@ -98,3 +126,41 @@ def revoke_token(*, token: ApiToken, actor: Actor, reason: str = "") -> None:
         before={"user": token.user_id, "scopes": token.scopes, "expiry": token.expiry},
     )
     token.delete()
+
+
+@transaction.atomic
+def record_login(*, user: User, actor: Actor) -> None:
+    """A session has begun."""
+    audit.record(type="access.login", subject=user, actor=actor)
+
+
+@transaction.atomic
+def record_logout(*, user: User, actor: Actor) -> None:
+    """A session was ended by its user."""
+    audit.record(type="access.logout", subject=user, actor=actor)
+
+
+@transaction.atomic
+def record_refused_login(*, username: str, address: str) -> None:
+    """Somebody gave a wrong name or password. The event's actor is who they claimed to be.
+
+    A name that nobody has is not kept: people type passwords into the wrong field.
+    """
+    user = User.objects.filter(username=username).first()
+    if user is None:
+        nobody = Actor(kind=ActorKind.USER)
+        audit.record(
+            type="access.login_refused",
+            subject=("user", "unknown"),
+            actor=nobody,
+            outcome="refused",
+            reason="nobody has this name",
+        )
+        return
+    audit.record(
+        type="access.login_refused",
+        subject=user,
+        actor=Actor(kind=ActorKind.USER, id=user.pk, name=user.username, address=address),
+        outcome="refused",
+        reason="wrong password" if user.is_active else "the account is inactive",
+    )
