@@ -6,12 +6,15 @@ from tests.support import databases, tools
 from tests.support.databases import _empty_redis, committed_db, django_db_setup, servers
 from tests.support.programs import live_site, start_program, worker
 from tests.support.tools import pytest_terminal_summary
+from tests.support.up import home, prepared_home
 
 __all__ = [
     "_empty_redis",
     "committed_db",
     "django_db_setup",
+    "home",
     "live_site",
+    "prepared_home",
     "pytest_terminal_summary",
     "servers",
     "start_program",

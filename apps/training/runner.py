@@ -3,6 +3,7 @@
 The only gateway from the platform to the trainer. Imported by the train worker's forked child, never by the web.
 """
 
+import contextlib
 import platform
 import threading
 import time
@@ -223,7 +224,8 @@ def train_segment(*, run_id: UUID, holder: str) -> None:
     except (DatabaseError, Unavailable) as error:
         log.error("run_fault", run=str(run_id), error=str(error))
         close_old_connections()
-        services.give_up_lease(run_id=run_id, fencing_token=token)
+        with contextlib.suppress(DatabaseError):  # still away: the lease runs out by itself
+            services.give_up_lease(run_id=run_id, fencing_token=token)
     except Exception as error:
         log.exception("run_failed", run=str(run_id))
         failure = f"{type(error).__name__}: {error}"

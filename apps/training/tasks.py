@@ -3,11 +3,11 @@
 import os
 import socket
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 import structlog
 from celery import shared_task
+from django.db import OperationalError
 from django.utils import timezone
 
 from apps.morphogenesis.protocols import Command
@@ -19,8 +19,8 @@ log = structlog.get_logger(__name__)
 LOST_MESSAGE = timedelta(seconds=30)
 
 
-@shared_task(bind=True)
-def train_segment(self: Any, run_id: str) -> None:
+@shared_task(autoretry_for=(OperationalError,), retry_backoff=True, retry_backoff_max=30, max_retries=None)
+def train_segment(run_id: str) -> None:
     from apps.training import runner  # torch, in the forked child only
 
     runner.train_segment(run_id=UUID(run_id), holder=f"{socket.gethostname()}:{os.getpid()}")

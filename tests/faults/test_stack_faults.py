@@ -27,9 +27,9 @@ def answers(up: Up) -> bool:
 
 
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
+def up(home: Path) -> Iterator[Up]:
     """Services only."""
-    with Up(tmp_path / "home", "--only", "none") as running:
+    with Up(home, "--only", "none") as running:
         yield running.wait_until_ready()
 
 
@@ -62,6 +62,26 @@ def test_a_killed_keeper_is_replaced(up: Up) -> None:
     assert wait_for(lambda: any("keeper.py" in command for command in up.survivors().values()), seconds=5)
     up.interrupt(signal.SIGKILL)
     assert wait_for(lambda: not up.survivors(), seconds=15), up.survivors()
+
+
+def test_a_worker_whose_child_hangs_does_not_outlive_a_killed_supervisor(home: Path) -> None:
+    with Up(home, "--only", "train") as up:
+        up.wait_until_ready()
+        parent = up.pid_of("celery", "--queues=train")
+        (child,) = (int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+        os.kill(child, signal.SIGSTOP)  # it can react to nothing any more, like one deep in a computation
+        up.interrupt(signal.SIGKILL)
+        assert wait_for(lambda: not up.survivors(), seconds=20), up.survivors()
+
+
+@pytest.mark.root
+def test_nothing_but_the_supervisor_and_its_keeper_runs_as_root(home: Path) -> None:
+    with Up(home, "--only", "train,beat") as up:
+        up.wait_until_ready()
+        as_root = [command for pid, command in up.survivors().items() if (Path("/proc") / str(pid)).stat().st_uid == 0]
+        assert len(as_root) == 1, as_root
+        assert "keeper.py" in as_root[0]
+        assert up.interrupt() == 0
 
 
 @pytest.fixture
@@ -102,10 +122,9 @@ def test_a_disk_that_is_full_now_is_named(small_disk: Path) -> None:
 
 
 @pytest.mark.root
-def test_a_home_closed_to_others_still_gets_unprivileged_servers(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    with Up(closed / "home", "--only", "none") as up:
+def test_a_home_closed_to_others_still_gets_unprivileged_servers(home: Path) -> None:
+    home.parent.chmod(0o700)
+    with Up(home, "--only", "none") as up:
         up.wait_until_ready()
         assert "with leave to read everything" in up.output
         for word in ("postgres", "valkey"):

@@ -14,18 +14,13 @@ import redis
 
 from esper_site.embedded import stack
 from tests.support.stack import Servers
-from tests.support.up import FOREIGN, Up, manage
+from tests.support.up import FOREIGN, Up, copy_home, manage
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("stack") / "home"
-
-
-@pytest.fixture(scope="module")
-def running(home: Path) -> Iterator[Up]:
+def running(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """Services only, shared by the tests that look and do not touch."""
-    with Up(home, "--only", "none") as up:
+    with Up(copy_home(prepared_home, tmp_path_factory.mktemp("running")), "--only", "none") as up:
         yield up.wait_until_ready()
 
 
@@ -139,8 +134,7 @@ def test_the_cache_evicts_and_the_broker_does_not(
     assert int(settings["maxmemory"]) > 0
 
 
-def test_a_restart_keeps_ports_and_data_and_moves_off_a_taken_port(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_a_restart_keeps_ports_and_data_and_moves_off_a_taken_port(home: Path) -> None:
     with Up(home, "--only", "none") as first:
         first.wait_until_ready()
         ports = first.state.ports

@@ -33,7 +33,7 @@ from apps.training.models import (
 
 STEPS = 40
 """Optimizer steps of one epoch."""
-SITES = ("residual.0", "residual.1", "widen.0", "widen.1")
+SITES = ("layers.0.residual", "layers.1.residual", "layers.0.width", "layers.1.width")
 S = SeedState
 
 
@@ -53,7 +53,7 @@ class Story:
 
 STORIES = (
     Story(
-        site="widen.0",
+        site="layers.0.width",
         operator="widen",
         kernel="widen_linear-v1-fan_in64-fan_out32-units32",
         moves=((S.GERMINATED, 8), (S.STABILIZING, 8.4), (S.EVALUATING, 9.5), (S.FOSSILIZED, 12)),
@@ -62,14 +62,14 @@ STORIES = (
         outcome={"contribution": 0.0412, "contribution_low": 0.0253, "contribution_high": 0.0581, "rent": 0.00155,
                  "accuracy_difference": 0.0148, "mcnemar_p": 0.041},
         refused=(
-            {"action": "GERMINATE", "site": "residual.0", "kernel": "residual_mlp-v1-d32-h32",
+            {"action": "GERMINATE", "site": "layers.0.residual", "kernel": "residual_mlp-v1-d32-h32",
              "reason": "widening comes first while the layer is narrower than 64 units"},
-            {"action": "GERMINATE", "site": "widen.1", "kernel": "widen_linear-v1-fan_in32-fan_out10-units32",
+            {"action": "GERMINATE", "site": "layers.1.width", "kernel": "widen_linear-v1-fan_in32-fan_out10-units32",
              "reason": "at most one live seed at a time"},
         ),
     ),
     Story(
-        site="residual.1",
+        site="layers.1.residual",
         operator="residual",
         kernel="residual_mlp-v1-d32-h32",
         moves=((S.GERMINATED, 12.1), (S.TRAINING, 13), (S.GRAFTING, 15), (S.STABILIZING, 17), (S.EVALUATING, 18.2),
@@ -79,12 +79,12 @@ STORIES = (
         outcome={"contribution": 0.0004, "contribution_low": -0.0011, "contribution_high": 0.0019, "rent": 0.00106,
                  "accuracy_difference": 0.0, "mcnemar_p": 1.0},
         refused=(
-            {"action": "GERMINATE", "site": "widen.0", "kernel": "widen_linear-v1-fan_in64-fan_out32-units32",
+            {"action": "GERMINATE", "site": "layers.0.width", "kernel": "widen_linear-v1-fan_in64-fan_out32-units32",
              "reason": "the layer has its target width of 64 units"},
         ),
     ),
     Story(
-        site="widen.1",
+        site="layers.1.width",
         operator="widen",
         kernel="widen_linear-v1-fan_in64-fan_out10-units32",
         moves=((S.GERMINATED, 14.5), (S.STABILIZING, 14.9), (S.EVALUATING, 16), (S.FOSSILIZED, 19)),
@@ -168,7 +168,7 @@ def make_control(run: TrainingRun, *, done: int | None = None, accuracy: float =
     """The static net of the grown run's final size, ``accuracy`` better than it."""
     settings = {**run.settings, "topology": {"host": run.host}, "growth": {**run.settings["growth"], "enabled": False}}
     control = TrainingRun.objects.create(
-        name=f"{run.name}-control", kind=RunKind.CONTROL, control_of=run, task=run.task, host=run.host,
+        name=f"{run.name} (static)", kind=RunKind.CONTROL, control_of=run, task=run.task, host=run.host,
         seed=run.seed, epochs=run.epochs, settings=settings, owner=run.owner,
     )  # fmt: skip
     done = run.epochs if done is None else done
