@@ -1,0 +1,104 @@
+"""The base of every endpoint: scopes, strict parameters, keyset lists, detail with ETag. Endpoints stay thin on it.
+
+A view parses, authorises (``scopes``) and calls one selector or one service; nothing else.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from django_filters.rest_framework import DjangoFilterBackend
+from rest_framework import status
+from rest_framework.generics import GenericAPIView
+from rest_framework.mixins import ListModelMixin
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
+
+from apps.core.concurrency import content_etag, not_modified
+from apps.core.errors import FieldError, Invalid
+from apps.core.pagination import OWN_PARAMETERS, KeysetPagination
+
+
+class Negotiation(DefaultContentNegotiation):
+    """Answers have one form each, whatever Accept says (RFC 9110, section 12.5.1 allows it)."""
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        renderer: BaseRenderer = renderers[0]
+        return renderer, renderer.media_type
+
+
+class ApiView(GenericAPIView[Any]):
+    """``scopes`` maps each method to the scope that it needs. Query parameters that nobody reads are refused."""
+
+    scopes: ClassVar[Mapping[str, str]] = {}
+    query_parameters: ClassVar[frozenset[str]] = frozenset()
+    pagination_class: Any = None
+    filter_backends: Any = ()
+    content_negotiation_class = Negotiation
+    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
+    lookup_field = "id"
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        unknown = sorted(set(request.query_params) - self.known_parameters(request))
+        if unknown:
+            known = ", ".join(sorted(self.known_parameters(request))) or "none"
+            detail = f"unknown parameter; known here: {known}"
+            raise Invalid(detail, errors=[FieldError(f"/{name}", "unknown", detail) for name in unknown])
+
+    def known_parameters(self, request: Request) -> frozenset[str]:
+        return self.query_parameters
+
+    def parse(self, kind: type[BaseSerializer[Any]], data: Any = None) -> dict[str, Any]:
+        """The checked body of the request. Raises ValidationError with every field at fault."""
+        serializer = kind(data=self.request.data if data is None else data)
+        serializer.is_valid(raise_exception=True)
+        return dict(serializer.validated_data)
+
+    def etag(self, thing: Any, data: Any) -> str:
+        """The version of what ``data`` shows."""
+        return str(thing.etag)
+
+    def show(self, thing: Any, kind: type[BaseSerializer[Any]], *, code: int = 200, location: str = "") -> Response:
+        """``thing`` with its ETag; after a change, or as what was created at ``location``."""
+        data = kind(thing, context=self.get_serializer_context()).data
+        headers = {"ETag": self.etag(thing, data), **({"Location": location} if location else {})}
+        return Response(data, status=code, headers=headers)
+
+
+class ListView(ListModelMixin, ApiView):
+    """GET a keyset page of ``get_queryset()``, filtered by ``filterset_class``."""
+
+    pagination_class = KeysetPagination
+    filter_backends = (DjangoFilterBackend,)
+    sorts: ClassVar[tuple[str, ...]] = ("-id", "id")
+    filterset_class: Any = None
+
+    def known_parameters(self, request: Request) -> frozenset[str]:
+        if request.method not in {"GET", "HEAD"}:
+            return self.query_parameters
+        filters = self.filterset_class.base_filters if self.filterset_class else ()
+        return self.query_parameters | OWN_PARAMETERS | frozenset(filters)
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return self.list(request, *args, **kwargs)
+
+
+class DetailView(ApiView):
+    """GET one thing of ``get_queryset()``, with ETag and 304."""
+
+    content_tagged: ClassVar[bool] = False
+    """The answer shows more than the row's own columns (or the row has no version)."""
+
+    def etag(self, thing: Any, data: Any) -> str:
+        if self.content_tagged:
+            return content_etag(getattr(thing, "row_version", None), data)
+        return super().etag(thing, data)
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        response = self.show(self.get_object(), self.get_serializer_class())
+        if not_modified(request, response["ETag"]):
+            return Response(status=status.HTTP_304_NOT_MODIFIED, headers={"ETag": response["ETag"]})
+        return response
