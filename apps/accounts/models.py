@@ -16,7 +16,7 @@ from apps.core.models import BaseModel
 DEFAULT_WORKSPACE = "default"
 
 
-class User(AbstractUser):
+class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox names it on the abstract model
     """A person or a service account. The role decides the scopes; Django's own permissions are not used."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)

@@ -15,9 +15,9 @@ def kernels() -> QuerySet[Kernel]:
     return Kernel.objects.select_related("blueprint_version__blueprint")
 
 
-def pending(kernels: Iterable[Kernel]) -> QuerySet[Kernel]:
+def pending() -> QuerySet[Kernel]:
     """Those whose validation has not been decided yet."""
-    return Kernel.objects.filter(pk__in=[kernel.pk for kernel in kernels], state__in=PENDING)
+    return Kernel.objects.filter(state__in=PENDING)
 
 
 def validated() -> QuerySet[Kernel]:

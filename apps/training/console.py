@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from apps.kernels.selectors import pending
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action
 from apps.training import selectors
@@ -73,10 +74,12 @@ class GrowthDisplay:
             self.say(f"{run.name}: {run.state.lower()}")
         self._say_decisions(run)
         if run.state == RunState.QUEUED:
-            self._hint(run)
+            self._hint()
         measured: Any = selectors.runs().get(pk=run.pk)
         self._progress.update(self._bar, completed=measured.last_epoch or 0)
         lines = [self._progress.get_renderable()]
+        if run.library is None and (waiting := pending().count()):
+            lines.append(Text(f"  compiling and validating kernels: {waiting} to go"))
         if measured.last_epoch is not None:
             lines.append(
                 Text(
@@ -93,7 +96,7 @@ class GrowthDisplay:
             self._shown_decision = decision.sequence
             self._console.print(f"epoch {decision.epoch}: [bold]{decision.action.lower()}[/bold] {decision.reason}")
 
-    def _hint(self, run: TrainingRun) -> None:
+    def _hint(self) -> None:
         if self._hinted or time.monotonic() - self._since < QUEUED_HINT_SECONDS:
             return
         self._hinted = True

@@ -272,5 +272,5 @@ def _settle(run_id: UUID, token: int, outcome: Outcome) -> None:
         "PAUSED": (RunState.PAUSED, "paused at a step boundary"),
         "STOPPED": (RunState.CANCELLED, "stopped at a step boundary"),
     }[outcome.state]
-    result = asdict(outcome.result) if outcome.state == "COMPLETED" else None
+    result = asdict(outcome.result) if outcome.result is not None else None
     services.finish_run(run_id=run_id, fencing_token=token, state=state, reason=reason, result=result)

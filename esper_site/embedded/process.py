@@ -1,5 +1,6 @@
 """One child process: its description, its start, and its end together with everything it started itself."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -47,19 +48,28 @@ class Keeper:
         self._groups: dict[int, signal.Signals] = {}
         self._process = self._start()
 
+    def announce(self, stop_signal: signal.Signals) -> None:
+        """Called by a forked child about itself, before it becomes the program: no moment is left uncovered."""
+        pipe = self._process.stdin
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):  # the parent starts another keeper and tells it all
+                os.write(pipe.fileno(), f"+ {os.getpid()} {int(stop_signal)}\n".encode())
+
     def add(self, group: int, stop_signal: signal.Signals) -> None:
+        """Remember a child that has announced itself."""
         self._groups[group] = stop_signal
-        self._tell(f"+ {group} {int(stop_signal)}\n")
 
     def remove(self, group: int) -> None:
+        """Forget a child that has ended."""
         if self._groups.pop(group, None) is not None:
-            self._tell(f"- {group} 0\n")
+            self._write(f"- {group} 0\n")
 
     def ensure(self) -> None:
         """Start another keeper if somebody has killed it, and tell it all."""
         if self._process.poll() is not None:
             self._process = self._start()
-            self._write("".join(f"+ {group} {int(number)}\n" for group, number in self._groups.items()))
+            for group, number in self._groups.items():
+                self._write(f"+ {group} {int(number)}\n")
 
     def close(self) -> None:
         """Let the keeper end what is still registered, and go."""
@@ -77,19 +87,11 @@ class Keeper:
             start_new_session=True,
         )
 
-    def _tell(self, message: str) -> None:
-        try:
-            self._write(message)
-        except BrokenPipeError:
-            self._process.wait()
-            self.ensure()
-
     def _write(self, message: str) -> None:
         pipe = self._process.stdin
-        if pipe is None:
-            raise StackError("The keeper of the stack has no pipe.")
-        pipe.write(message.encode())
-        pipe.flush()
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):  # `ensure` starts another and tells it all
+                os.write(pipe.fileno(), message.encode())
 
 
 def spawn(
@@ -100,6 +102,12 @@ def spawn(
     Raises:
         StackError: it cannot be executed.
     """
+    become = child_setup(account, program.stop_signal)
+
+    def setup() -> None:
+        keeper.announce(program.stop_signal)
+        become()
+
     try:
         process = subprocess.Popen(
             program.command,
@@ -109,7 +117,7 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=child_setup(account, program.stop_signal),  # noqa: PLW1509 - see `supervisor`: no threads
+            preexec_fn=setup,  # noqa: PLW1509 - see `supervisor`: no threads
         )
     except (OSError, subprocess.SubprocessError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

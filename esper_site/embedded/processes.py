@@ -64,7 +64,7 @@ def manage(environment: Mapping[str, str], *arguments: str) -> tuple[list[str], 
 
 
 def _celery(command: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "celery", "--app=esper_site.celery:app", command)
+    return (sys.executable, "-m", "celery", "--quiet", "--app=esper_site.celery:app", command)
 
 
 def _unbuffered(environment: Mapping[str, str]) -> dict[str, str]:

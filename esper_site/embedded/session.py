@@ -32,6 +32,7 @@ class Session:
     def __init__(
         self, home: Home, lock: state.Lock, console: Console, *, only: Sequence[str], web_port: int | None
     ) -> None:
+        self._started = time.monotonic()
         self._home, self._console, self._only = home, console, only
         self._memory = state.load_or_create(home)
         self._memory.running = None
@@ -70,7 +71,7 @@ class Session:
                 self._start_processes(supervisor)
                 if foreground is not None:
                     return self._run_inside(supervisor, foreground)
-                self._console.say(f"ready at {self.url or 'no URL (no web process)'}; Ctrl-C stops everything")
+                self._say_ready()
                 supervisor.run()
         finally:
             keeper.close()
@@ -142,6 +143,11 @@ class Session:
         port = self._web_port
         if port is not None:
             supervisor.wait_for(lambda: _web_answers(port), seconds=PROCESSES_SECONDS, what=f"{self.url}healthz")
+
+    def _say_ready(self) -> None:
+        place = f" at {self.url}" if self.url else " (without a web process)"
+        took = time.monotonic() - self._started
+        self._console.say(f"ready{place} after {took:.1f} s; Ctrl-C stops everything")
 
     def _run_inside(self, supervisor: Supervisor, foreground: list[str]) -> int:
         """Run the command with our own terminal; it also gets the Ctrl-C that the terminal sends to us both."""

@@ -184,7 +184,7 @@ class Supervisor:
         pattern = child.program.ready_pattern
         if pattern is not None and not child.ready:
             child.ready = re.search(pattern, line) is not None
-        if not child.program.is_service or _SERVICE_ALARM.search(line):
+        if line and (not child.program.is_service or _SERVICE_ALARM.search(line)):
             self._console.process_line(child.program.name, line)
 
     def _bury(self, child: Child, now: float) -> None:

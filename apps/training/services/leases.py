@@ -110,7 +110,7 @@ def freeze_library(*, run: TrainingRun, fencing_token: int) -> list[dict[str, An
         return list(run.library)
     checked = RunSettings.from_mapping(run.settings)
     wanted = ensure_library(settings=checked, actor=WORKER) if checked.growth.enabled else []
-    if kernel_selectors.pending(wanted).exists():
+    if kernel_selectors.pending().filter(pk__in=[kernel.pk for kernel in wanted]).exists():
         return None
     validated = kernel_selectors.validated()
     learned = run.library_source == LibrarySource.LEARNED
