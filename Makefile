@@ -17,6 +17,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: $(VENV)/.runtime ## install what running needs into .venv
+	@echo "Ready: make grow, make serve"
 
 grow: $(VENV)/.runtime ## grow a network for real: make grow ARGS="--task spirals --seed 3"
 	@$(MANAGE) grow $(ARGS)
