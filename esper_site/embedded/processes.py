@@ -25,7 +25,7 @@ def web(environment: Mapping[str, str], port: int) -> Program:
     """The application server; ready when `/healthz` answers, which the caller asks."""
     command = (
         *(sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)),
-        *("--workers", "1", "--blocking-threads", "8", "--no-ws", "--workers-kill-timeout", "5"),
+        *("--workers", "1", "--blocking-threads", "4", "--no-ws", "--workers-kill-timeout", "5"),
         "esper_site.wsgi:application",
     )
     return Program(name="web", command=command, environment=_unbuffered(environment), folder=REPOSITORY)

@@ -98,9 +98,8 @@ class Session:
         output = self._setup_command(supervisor, keeper, "migrate", "--no-input")
         (self._home.logs / "setup.log").write_text(output)
         # Shown and not logged: the first time it names a generated password.
-        if any(REPOSITORY.glob("apps/*/management/commands/bootstrap.py")):
-            for line in self._setup_command(supervisor, keeper, "bootstrap").splitlines():
-                self._console.say(line)
+        for line in self._setup_command(supervisor, keeper, "bootstrap").splitlines():
+            self._console.say(line)
         self._memory.prepared = fingerprint
 
     def _setup_command(self, supervisor: Supervisor, keeper: Keeper, *arguments: str) -> str:

@@ -4,13 +4,14 @@ import contextlib
 import os
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from esper_site.embedded.process import wait_for
+from esper_site.embedded.process import KEEPER, wait_for
 from tests.support.up import Up, manage
 
 
@@ -23,6 +24,14 @@ def answers(up: Up) -> bool:
         with psycopg.connect(running.environment["DATABASE_URL"], connect_timeout=2) as connection:
             return connection.execute("SELECT 1").fetchone() == (1,)
     except psycopg.OperationalError:
+        return False
+
+
+def healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}healthz", timeout=2) as response:
+            return response.status == 200
+    except OSError:
         return False
 
 
@@ -74,14 +83,23 @@ def test_a_worker_whose_child_hangs_does_not_outlive_a_killed_supervisor(home: P
         assert wait_for(lambda: not up.survivors(), seconds=20), up.survivors()
 
 
-@pytest.mark.root
-def test_nothing_but_the_supervisor_and_its_keeper_runs_as_root(home: Path) -> None:
-    with Up(home, "--only", "train,beat") as up:
+def test_the_whole_platform_runs_heals_and_ends(home: Path) -> None:
+    with Up(home) as up:
         up.wait_until_ready()
-        as_root = [command for pid, command in up.survivors().items() if (Path("/proc") / str(pid)).stat().st_uid == 0]
-        assert len(as_root) == 1, as_root
-        assert "keeper.py" in as_root[0]
+        url = up.state.running.url  # type: ignore[union-attr]
+        assert f"ready at {url}" in up.output
+        assert healthy(url)
+        if os.geteuid() == 0:
+            assert [command.split()[-1] for command in up.commands_of_root()] == [str(KEEPER)]
+
+        os.kill(up.pid_of("granian"), signal.SIGKILL)
+        os.kill(up.pid_of("celery", "--queues=compile"), signal.SIGKILL)
+        up.wait_for_line("web ended by SIGKILL; starting it again")
+        up.wait_for_line("compile ended by SIGKILL; starting it again")
+        assert wait_for(lambda: healthy(url), seconds=30)
+
         assert up.interrupt() == 0
+        assert up.survivors() == {}
 
 
 @pytest.fixture

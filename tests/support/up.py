@@ -119,6 +119,10 @@ class Up:
                     found[int(entry.name)] = command
         return found
 
+    def commands_of_root(self) -> list[str]:
+        """Command lines of those that run as root."""
+        return [command for pid, command in self.survivors().items() if (Path("/proc") / str(pid)).stat().st_uid == 0]
+
     def pid_of(self, *words: str) -> int:
         """The process whose command line has all these words (the lowest id, if several: the parent)."""
         return min(pid for pid, command in self.survivors().items() if all(word in command for word in words))
