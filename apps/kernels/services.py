@@ -19,12 +19,14 @@ from apps.blueprints.models import BlueprintVersion
 from apps.blueprints.services import move_version
 from apps.core.actors import SYSTEM, Actor
 from apps.core.errors import Conflict, Invalid, NotFound
+from apps.core.queue import enqueue_after_commit
 from apps.kernels import compiler, validator
 from apps.kernels.cache import CorruptKernel, KernelStore
 from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
 from apps.kernels.models import FieldReport, Kernel, KernelUse
 from apps.morphogenesis.artefact import read_kernel
 
+COMPILE_TASK = "apps.kernels.tasks.compile_kernel"
 ENDED = (KernelState.REJECTED, KernelState.RETIRED, KernelState.PURGED)
 
 
@@ -71,7 +73,7 @@ def register_kernel(
         after={"name": kernel.name, "version": str(version), "bindings": kernel.bindings, "state": kernel.state},
     )
     if not awaits_upload:
-        transaction.on_commit(lambda: _enqueue(kernel.pk))
+        enqueue_after_commit(COMPILE_TASK, str(kernel.pk))
     return kernel
 
 
@@ -82,12 +84,6 @@ def _bound(version: BlueprintVersion, bindings: Mapping[str, int]) -> tuple[dict
     except grammar.SpecError as error:
         raise Invalid(str(error), code=error.code, pointer=error.pointer.replace("/symbols", "/bindings")) from error
     return {**version.spec, "symbols": dict(graph.symbols)}, graph
-
-
-def _enqueue(kernel_id: UUID) -> None:
-    from apps.kernels.tasks import compile_kernel
-
-    compile_kernel.delay(str(kernel_id))
 
 
 @transaction.atomic
@@ -248,7 +244,7 @@ def upload_binary(*, kernel: Kernel, data: bytes, actor: Actor, expected_digest:
         digest=digest,
         size=len(data),
     )
-    transaction.on_commit(lambda: _enqueue(kernel.pk))
+    enqueue_after_commit(COMPILE_TASK, str(kernel.pk))
     return uploaded
 
 

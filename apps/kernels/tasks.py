@@ -8,6 +8,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from apps.core.errors import InvalidTransition
+from apps.core.queue import enqueue
 from apps.kernels import services
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel
@@ -42,4 +43,4 @@ def retry_stuck() -> None:
     )
     for kernel_id in stuck.values_list("pk", flat=True)[:100]:
         Kernel.objects.filter(pk=kernel_id).update(updated_at=timezone.now())
-        compile_kernel.delay(str(kernel_id))
+        enqueue(services.COMPILE_TASK, str(kernel_id))

@@ -10,6 +10,7 @@ from celery import shared_task
 from django.db import OperationalError
 from django.utils import timezone
 
+from apps.core.queue import enqueue
 from apps.morphogenesis.protocols import Command
 from apps.training import services
 from apps.training.lifecycle import RunState
@@ -42,4 +43,4 @@ def dispatch_queued() -> None:
         "pk", flat=True
     )[:100]:
         TrainingRun.objects.filter(pk=run_id).update(updated_at=timezone.now())
-        services.enqueue_segment(run_id)
+        enqueue(services.TRAIN_TASK, str(run_id))

@@ -4,15 +4,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from celery import Celery
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from apps.audit.models import AuditEvent
+from apps.core import queue
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict, Invalid, InvalidTransition, LeaseLost
 from apps.morphogenesis.lifecycle import Gate, SeedState
 from apps.morphogenesis.protocols import Action, Command, DecisionRecord, EpochRecord, TransitionRecord
-from apps.training import services
+from apps.training import services, tasks
 from apps.training.lifecycle import RunState
 from apps.training.models import EpochMetric, RunKind, RunLease, Seed, TrainingRun
 
@@ -213,6 +215,21 @@ def test_pause_waits_for_the_worker_and_resume_makes_the_run_claimable(claimed: 
     assert resumed is not None
     assert resumed.state == RunState.RUNNING
     assert newer == token + 1
+
+
+def test_a_run_is_kept_when_the_broker_is_away_and_queued_again_when_it_is_back(
+    run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as away:
+        away.setattr(queue, "current_app", Celery(broker="redis://127.0.0.1:1/0", set_as_current=False))
+        assert queue.enqueue(services.TRAIN_TASK, str(run.pk)) is False
+    sent: list[str] = []
+    TrainingRun.objects.filter(pk=run.pk).update(updated_at=timezone.now() - timedelta(minutes=1))
+
+    monkeypatch.setattr(tasks, "enqueue", lambda task, run_id: sent.append(run_id))
+    tasks.dispatch_queued()
+
+    assert sent == [str(run.pk)]
 
 
 def test_stop_ends_a_queued_run_at_once_and_a_running_one_at_its_next_step(run: TrainingRun) -> None:

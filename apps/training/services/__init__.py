@@ -24,10 +24,10 @@ from apps.training.services.leases import (
     verify_lease,
 )
 from apps.training.services.runs import (
+    TRAIN_TASK,
     create_control,
     create_external_run,
     create_run,
-    enqueue_segment,
     ensure_library,
     move_run,
     pause_run,
@@ -36,11 +36,11 @@ from apps.training.services.runs import (
 )
 
 __all__ = [
+    "TRAIN_TASK",
     "claim_run",
     "create_control",
     "create_external_run",
     "create_run",
-    "enqueue_segment",
     "ensure_library",
     "extend_lease",
     "external_events",

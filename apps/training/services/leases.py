@@ -17,6 +17,7 @@ from django.utils import timezone
 from apps.audit import services as audit
 from apps.core.actors import SYSTEM, WORKER, Actor
 from apps.core.errors import LeaseLost
+from apps.core.queue import enqueue_after_commit
 from apps.kernels import selectors as kernel_selectors
 from apps.kernels.models import Kernel
 from apps.kernels.services import hold_kernels
@@ -24,7 +25,7 @@ from apps.morphogenesis.protocols import Command
 from apps.morphogenesis.settings import RunSettings
 from apps.training.lifecycle import RunState
 from apps.training.models import LibrarySource, RunKind, RunLease, TrainingRun
-from apps.training.services.runs import create_control, enqueue_segment, ensure_library, move_run
+from apps.training.services.runs import TRAIN_TASK, create_control, ensure_library, move_run
 
 MAX_RECOVERIES = 5
 HANDOVER_SECONDS = 60.0
@@ -148,7 +149,7 @@ def hand_over(*, run_id: UUID, fencing_token: int, countdown: float = 0.0) -> No
     lease.holder = ""
     lease.expires_at = timezone.now() + timedelta(seconds=HANDOVER_SECONDS)
     lease.save()
-    transaction.on_commit(lambda: enqueue_segment(run_id, countdown=countdown))
+    enqueue_after_commit(TRAIN_TASK, str(run_id), countdown=countdown)
 
 
 @transaction.atomic
@@ -235,5 +236,5 @@ def _recover(run_id: UUID) -> bool:
     elif run.command == Command.STOP:
         move_run(run=run, to=RunState.CANCELLED, actor=SYSTEM, reason="stopped while its worker was lost")
     elif run.kind != RunKind.EXTERNAL:
-        transaction.on_commit(lambda: enqueue_segment(run_id))
+        enqueue_after_commit(TRAIN_TASK, str(run_id))
     return True

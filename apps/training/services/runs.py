@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -13,6 +12,7 @@ from apps.blueprints.models import BlueprintVersion
 from apps.blueprints.services import load_starter_library
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, Invalid
+from apps.core.queue import enqueue_after_commit
 from apps.kernels.models import Kernel
 from apps.kernels.services import ensure_kernel, release_kernels
 from apps.morphogenesis.contracts import Binding, wanted_bindings
@@ -21,6 +21,7 @@ from apps.morphogenesis.settings import RunSettings, SettingsError
 from apps.training.lifecycle import FINAL_RUN_STATES, RUN_LIFECYCLE, RunState
 from apps.training.models import LibrarySource, RunKind, RunLease, TrainingRun
 
+TRAIN_TASK = "apps.training.tasks.train_segment"
 MAX_EPOCHS_OF_EXTERNAL = 1_000_000
 
 
@@ -60,7 +61,7 @@ def create_run(
     )
     if checked.growth.enabled:
         ensure_library(settings=checked, actor=actor)
-    transaction.on_commit(lambda: enqueue_segment(run.pk))
+    enqueue_after_commit(TRAIN_TASK, str(run.pk))
     return run
 
 
@@ -87,7 +88,7 @@ def create_control(*, run: TrainingRun, actor: Actor) -> TrainingRun:
         ),
         actor,
     )
-    transaction.on_commit(lambda: enqueue_segment(control.pk))
+    enqueue_after_commit(TRAIN_TASK, str(control.pk))
     return control
 
 
@@ -177,12 +178,6 @@ def _fits(version: BlueprintVersion, binding: Binding) -> bool:
     return version.operator == binding.operator and tags.get("layer") == binding.layer
 
 
-def enqueue_segment(run_id: UUID, *, countdown: float = 0.0) -> None:
-    from apps.training.tasks import train_segment
-
-    train_segment.apply_async([str(run_id)], countdown=countdown or None)
-
-
 @transaction.atomic
 def pause_run(*, run: TrainingRun, actor: Actor, reason: str = "") -> TrainingRun:
     """Ask a running run to pause at its next step boundary.
@@ -208,7 +203,7 @@ def resume_run(*, run: TrainingRun, actor: Actor, reason: str = "") -> TrainingR
         raise Conflict(f"the run is {run.state}: only a paused run can be resumed", code="not_paused")
     run = _command(run, Command.CONTINUE, actor, reason)
     if run.kind != RunKind.EXTERNAL:
-        transaction.on_commit(lambda: enqueue_segment(run.pk))
+        enqueue_after_commit(TRAIN_TASK, str(run.pk))
     return run
 
 
