@@ -72,6 +72,12 @@ def plain(value: object) -> str:
     return f"{number:.4g}".replace("-", "\u2212")
 
 
+def fixed(value: object, digits: int = 4) -> str:
+    """A fixed number of decimals: for columns that are compared."""
+    number = _number(value)
+    return MISSING if number is None else f"{number:.{digits}f}".replace("-", "\u2212")
+
+
 def nats(value: object) -> str:
     """A loss or a gain, four decimals with its unit."""
     number = _number(value)

@@ -69,7 +69,7 @@ class Stamp:
         run = self.run
         parts = (
             run.pk, run.state, run.command, run.row_version, run.last_sequence, run.library is None, self.silent,
-            self.metrics, self.last_epoch, self.last_at, self.snapshots, control,
+            self.metrics, self.last_epoch, self.last_at, self.snapshots, control, self.poll_after,
         )  # fmt: skip
         return '"' + hashlib.sha256(repr(parts).encode()).hexdigest()[:32] + '"'
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import Avg, F, Q, QuerySet
 
 from apps.core.ids import parse_id
 from apps.dashboards.stages import ENDS_OF_SEEDS
@@ -139,18 +139,18 @@ def _row(
 
 
 def _sparks(ids: Sequence[UUID]) -> dict[UUID, list[float | None]]:
-    """Validation accuracy at up to ``SPARK_POINTS`` evenly spread epochs of each run."""
+    """Mean validation accuracy in up to ``SPARK_POINTS`` equal parts of the epochs so far; None where there is no row."""
     rows = (
         EpochMetric.objects.filter(run__in=ids)
-        .annotate(bucket=F("epoch") * SPARK_POINTS / F("run__epochs"))
-        .order_by("run", "bucket", "-epoch")
-        .distinct("run", "bucket")
-        .values_list("run_id", "validation_accuracy")
+        .values("run_id", part=F("epoch") * SPARK_POINTS / F("run__epochs"))
+        .annotate(accuracy=Avg("validation_accuracy"))
+        .values_list("run_id", "run__epochs", "part", "accuracy")
     )
-    sparks: dict[UUID, list[float | None]] = {}
-    for run_id, accuracy in rows:
-        sparks.setdefault(run_id, []).append(accuracy)
-    return sparks
+    parts: dict[UUID, dict[int, float | None]] = {}
+    for run_id, epochs, part, accuracy in rows:
+        every = max(1, SPARK_POINTS // epochs)  # a short run fills only every so many of the parts
+        parts.setdefault(run_id, {})[part // every] = accuracy
+    return {run_id: [found.get(part) for part in range(min(found), max(found) + 1)] for run_id, found in parts.items()}
 
 
 def _seeds(ids: Sequence[UUID]) -> dict[UUID, list[SeedMark]]:

@@ -131,8 +131,9 @@ class Account:
         gain, rent = self.outcome.get("contribution"), self.outcome.get("rent")
         if gain is None or rent is None:
             return self.moves[-1].reason if self.moves else ""
-        verb = "earns" if self.earns else "earned only"
-        return f"{verb} {gain:.4f} nats against a rent of {rent:.4f}".replace("-", "\u2212")
+        low = self.outcome.get("contribution_low")
+        surely = "" if low is None else f" (surely {low:.4f})"
+        return f"gain {gain:.4f} nats{surely} against a rent of {rent:.4f}".replace("-", "\u2212")
 
 
 def ledger_of(run: TrainingRun) -> list[Account]:

@@ -1,0 +1,60 @@
+"""The charts of a run: one table that the page, their table twins and the CSV files read."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One measured series. ``unit`` is what its values are in; ``factor`` turns a stored value into that unit."""
+
+    name: str
+    title: str
+    unit: str
+    factor: float = 1.0
+    digits: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """``axis`` is the title of the value axis, with its unit. ``control`` also draws the static control's curve."""
+
+    name: str
+    title: str
+    axis: str
+    columns: tuple[Column, ...]
+    has_log: bool = False
+    control: bool = False
+
+
+CHARTS: tuple[Chart, ...] = (
+    Chart(
+        name="accuracy",
+        title="Accuracy",
+        axis="accuracy, %",
+        columns=(Column("validation_accuracy", "validation", "%", factor=100, digits=2),),
+        control=True,
+    ),
+    Chart(
+        name="loss",
+        title="Loss",
+        axis="loss, nats",
+        columns=(Column("train_loss", "training", "nats"), Column("validation_loss", "validation", "nats")),
+        has_log=True,
+        control=True,
+    ),
+    Chart(
+        name="parameters",
+        title="Parameters",
+        axis="parameters",
+        columns=(Column("parameters", "parameters", "", digits=0),),
+        control=True,
+    ),
+    Chart(
+        name="flops",
+        title="FLOPs",
+        axis="GFLOP",
+        columns=(Column("train_flops", "spent on training so far", "GFLOP", factor=1e-9, digits=3),),
+        control=True,
+    ),
+)
+CHART: dict[str, Chart] = {chart.name: chart for chart in CHARTS}

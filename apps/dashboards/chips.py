@@ -1,0 +1,38 @@
+"""Filters as chips: each a link that turns one condition of the query string on or off. The URL is the state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from apps.dashboards.selectors.runs import CHOICES, RunFilter
+from apps.dashboards.stages import RUN_LOOKS
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    word: str
+    is_on: bool
+    query: str
+    """The query string that a click leads to."""
+
+
+def toggle(query: Mapping[str, str], name: str, value: str, word: str) -> Chip:
+    """The chip of ``name=value``. Following it leaves the other conditions as they are and starts at the first page."""
+    is_on = query.get(name) == value
+    kept = {key: text for key, text in query.items() if key not in {name, "after"}}
+    return Chip(word=word, is_on=is_on, query=urlencode(kept if is_on else {**kept, name: value}))
+
+
+def run_chips(wanted: RunFilter, query: Mapping[str, str]) -> dict[str, list[Chip]]:
+    """Groups of chips for the list of runs, by what they filter."""
+    kept = {**wanted.chosen}
+    kept |= {name: "1" for name in ("mine", "controls") if query.get(name) == "1"}
+    if wanted.text:
+        kept["q"] = wanted.text
+    words = {state: look.word for state, look in RUN_LOOKS.items()}
+    groups = {
+        name: [toggle(kept, name, value, words.get(value, value)) for value in values]
+        for name, values in CHOICES.items()
+    }
+    groups["show"] = [toggle(kept, "mine", "1", "mine"), toggle(kept, "controls", "1", "static controls")]
+    return groups

@@ -1,0 +1,150 @@
+"""What templates say often: numbers, states, times, evidence. Everything here is a pure function of its arguments."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.templatetags.static import static
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from apps.accounts.roles import Scope
+from apps.dashboards import drawing, numbers
+from apps.dashboards.selectors.story import short_name
+from apps.dashboards.stages import look
+
+register = template.Library()
+
+for reading in (
+    numbers.count,
+    numbers.signed,
+    numbers.percent,
+    numbers.points,
+    numbers.scaled,
+    numbers.size,
+    numbers.plain,
+    numbers.nats,
+    numbers.fixed,
+    numbers.duration,
+):
+    register.filter(reading.__name__, reading)
+
+RAIL: tuple[tuple[str, str, str, Scope], ...] = (
+    ("Runs", "dashboards:runs", "/runs", Scope.RUNS_READ),
+    ("Library", "dashboards:library", "/library", Scope.LIBRARY_READ),
+    ("Checkpoints", "dashboards:checkpoints", "/checkpoints", Scope.RUNS_READ),
+    ("Fleet", "dashboards:fleet", "/fleet", Scope.RUNS_READ),
+    ("Audit", "dashboards:audit", "/audit", Scope.AUDIT_READ),
+)
+"""The words of the left rail: each leads to a page that exists. (word, URL name, path prefix, scope it needs)."""
+
+MAX_EVIDENCE = 60
+
+
+@register.inclusion_tag("frame/rail.html", takes_context=True)
+def rail(context: template.Context) -> dict[str, Any]:
+    """The rail, with the words whose pages this user may see."""
+    request = context["request"]
+    words = [
+        {"word": word, "url": url, "is_here": request.path.startswith(prefix)}
+        for word, url, prefix, scope in RAIL
+        if request.user.has_scope(scope)
+    ]
+    return {"words": words}
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """A symbol of static/icons.svg; beside it always stands a word."""
+    return format_html(
+        '<svg class="icon" aria-hidden="true" focusable="false"><use href="{}#{}"></use></svg>', static("icons.svg"), name
+    )
+
+
+@register.simple_tag
+def seed_icon(value: str) -> SafeString:
+    """The symbol of a seed's stage."""
+    return icon(look("seed", value).icon)
+
+
+@register.simple_tag
+def state(kind: str, value: str) -> SafeString:
+    """The chip of a state: symbol, colour and word."""
+    shown = look(kind, value)
+    return format_html(
+        '<span class="state tone-{}" title="{}">{}{}</span>', shown.tone, shown.meaning, icon(shown.icon), shown.word
+    )
+
+
+@register.filter
+def word(value: str, kind: str) -> str:
+    return look(kind, value).word
+
+
+@register.filter
+def tone(value: str, kind: str) -> str:
+    return look(kind, value).tone
+
+
+@register.simple_tag
+def when(value: datetime | None) -> SafeString:
+    """A time: in UTC as sent, in the viewer's zone and relative to now once the page's script has read it."""
+    if value is None:
+        return format_html("{}", numbers.MISSING)
+    return format_html('<time datetime="{}" data-when>{}</time>', value.isoformat(), f"{value:%Y-%m-%d %H:%M} UTC")
+
+
+@register.filter
+def sparkline(values: Sequence[float | None]) -> list[str]:
+    return drawing.polyline(values, width=96, height=24)
+
+
+@register.filter
+def evidence(values: object) -> list[tuple[str, str]]:
+    """What was measured, flat: nested names joined, numbers with four digits. At most ``MAX_EVIDENCE`` lines."""
+    return list(_flat(values, ""))[:MAX_EVIDENCE]
+
+
+def _flat(value: object, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name} \u203a {_words(key)}" if name else _words(key))
+    elif isinstance(value, list | tuple) and not any(isinstance(item, Mapping | list) for item in value):
+        yield name, ", ".join(_text(item) for item in value) or numbers.MISSING
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value, 1):
+            yield from _flat(inner, f"{name} {index}".strip())
+    else:
+        yield name, _text(value)
+
+
+def _words(key: object) -> str:
+    return str(key).replace("_", " ")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return numbers.plain(value)
+    return numbers.MISSING if value is None else str(value)
+
+
+@register.filter
+def short_kernel(name: str) -> str:
+    return short_name(name)
+
+
+@register.filter
+def lookup(values: Mapping[Any, Any], key: Any) -> Any:
+    return values.get(key)
+
+
+@register.simple_tag(takes_context=True)
+def query(context: template.Context, **changes: Any) -> str:
+    """The current query string with some values replaced: for links to other pages of the same list."""
+    values = context["request"].GET.copy()
+    for name, value in changes.items():
+        values[name] = value
+    return "?" + values.urlencode()

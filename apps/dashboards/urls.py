@@ -1,0 +1,28 @@
+"""Paths of the pages, without a trailing slash. Filters, ranges and searches are in the query string."""
+
+from django.urls import path
+
+from apps.dashboards.views import audit, checkpoints, fleet, library, live, run, runs, search, session
+
+app_name = "dashboards"
+
+urlpatterns = [
+    path("", session.home, name="home"),
+    path("login", session.LogIn.as_view(), name="login"),
+    path("logout", session.log_out, name="logout"),
+    path("search", search.results, name="search"),
+    path("runs", runs.listing, name="runs"),
+    path("runs/new", runs.new, name="new-run"),
+    path("runs/<uuid:run_id>", run.detail, name="run"),
+    path("runs/<uuid:run_id>/panels", run.panels, name="run-panels"),
+    path("runs/<uuid:run_id>/stop", run.stop, name="run-stop"),
+    path("runs/<uuid:run_id>/<slug:command>", run.command, name="run-command"),
+    path("runs/<uuid:run_id>/live.json", live.poll, name="run-live"),
+    path("runs/<uuid:run_id>/charts/<slug:chart>", live.table, name="run-table"),
+    path("runs/<uuid:run_id>/charts/<slug:chart>.csv", live.csv_file, name="run-csv"),
+    path("library", library.listing, name="library"),
+    path("library/kernels/<uuid:kernel_id>", library.kernel, name="kernel"),
+    path("checkpoints", checkpoints.listing, name="checkpoints"),
+    path("fleet", fleet.overview, name="fleet"),
+    path("audit", audit.listing, name="audit"),
+]

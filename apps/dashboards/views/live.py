@@ -1,0 +1,112 @@
+"""What a run page fetches again and again, and the same numbers as tables and files."""
+
+import csv
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, render
+
+from apps.accounts.roles import Scope
+from apps.dashboards.access import page
+from apps.dashboards.charts import CHART, Chart
+from apps.dashboards.selectors import live
+from apps.training.models import Decision, EpochMetric, SeedTransition, TrainingRun
+
+TABLE_ROWS = 200
+SEED_COLUMNS = ("epoch", "step", "seed__number", "seed__slot__site", "seed__operator", "source", "target", "gate", "reason")
+DECISION_COLUMNS = ("epoch", "step", "sequence", "action", "rule", "site", "seed_number", "kernel_digest", "reason")
+
+
+@page(Scope.RUNS_READ)
+def poll(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """``?since=<epoch>``: JSON of ``selectors.live.payload``, or 304 when nothing has changed since that ETag."""
+    run = get_object_or_404(TrainingRun, pk=run_id)
+    stamp = live.stamp(run)
+    if request.headers.get("If-None-Match") == stamp.etag:
+        response: HttpResponse = HttpResponse(status=304)
+    else:
+        since = _whole(request.GET.get("since"))
+        response = JsonResponse(live.payload(stamp, since=since, is_first_page="page" not in request.GET))
+    response["ETag"] = stamp.etag
+    response["Cache-Control"] = "private, no-cache"
+    return response
+
+
+@page(Scope.RUNS_READ)
+def table(request: HttpRequest, run_id: UUID, chart: str) -> HttpResponse:
+    """The points of a chart as a table, newest first; ``?before=<epoch>`` leads to older ones."""
+    run, shown = get_object_or_404(TrainingRun, pk=run_id), _chart(chart)
+    before = _whole(request.GET.get("before"))
+    metrics = EpochMetric.objects.filter(run=run).order_by("-epoch")
+    if before:
+        metrics = metrics.filter(epoch__lt=before)
+    rows = list(metrics.values_list("epoch", *(column.name for column in shown.columns))[: TABLE_ROWS + 1])
+    context = {
+        "run": run,
+        "chart": shown,
+        "rows": [(epoch, list(_in_units(shown, values))) for epoch, *values in rows[:TABLE_ROWS]],
+        "older": rows[TABLE_ROWS - 1][0] if len(rows) > TABLE_ROWS else None,
+    }
+    template = "runs/_table.html" if request.htmx else "runs/table.html"  # type: ignore[attr-defined]
+    return render(request, template, context)
+
+
+def _in_units(chart: Chart, values: list[float | None]) -> Iterator[str]:
+    for column, value in zip(chart.columns, values, strict=True):
+        yield "\u2014" if value is None else f"{value * column.factor:,.{column.digits}f}"
+
+
+@page(Scope.RUNS_READ)
+def csv_file(request: HttpRequest, run_id: UUID, chart: str) -> StreamingHttpResponse:
+    """Every row behind one chart, or of ``seeds`` or ``decisions``, in the units of storage (nats, shares, FLOP)."""
+    run = get_object_or_404(TrainingRun, pk=run_id)
+    names, rows = _csv_rows(run, chart)
+    response = StreamingHttpResponse(_lines(names, rows.iterator(chunk_size=2000)), content_type="text/csv")
+    response["Content-Disposition"] = f'attachment; filename="run-{run.pk}-{chart}.csv"'
+    return response
+
+
+def _csv_rows(run: TrainingRun, chart: str) -> tuple[list[str], QuerySet[Any, tuple[Any, ...]]]:
+    """The column titles, and the rows in the order of time."""
+    if chart == "seeds":
+        rows = SeedTransition.objects.filter(run=run).order_by("sequence").values_list(*SEED_COLUMNS)
+        return [name.replace("seed__slot__", "").replace("__", "_") for name in SEED_COLUMNS], rows
+    if chart == "decisions":
+        return [*DECISION_COLUMNS], Decision.objects.filter(run=run).order_by("sequence").values_list(*DECISION_COLUMNS)
+    names = ["epoch", "step", *(column.name for column in _chart(chart).columns)]
+    return names, EpochMetric.objects.filter(run=run).order_by("epoch").values_list(*names)
+
+
+class _Echo:
+    """A file whose write returns what it was given: csv writes lines that the response streams."""
+
+    def write(self, line: str) -> str:
+        return line
+
+
+def _lines(names: list[str], rows: Iterator[tuple[object, ...]]) -> Iterator[str]:
+    writer = csv.writer(_Echo())
+    yield writer.writerow(names)
+    for row in rows:
+        yield writer.writerow([_cell(value) for value in row])
+
+
+def _cell(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula (OWASP, CSV injection)."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return "'" + value
+    return "" if value is None else value
+
+
+def _chart(name: str) -> Chart:
+    if name not in CHART:
+        raise Http404
+    return CHART[name]
+
+
+def _whole(text: str | None) -> int:
+    """A whole number from a query string; anything else is 0."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else 0

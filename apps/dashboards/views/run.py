@@ -1,0 +1,126 @@
+"""The page of one run: its panels, and the commands that a person gives it."""
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+
+from apps.accounts.actors import actor_of
+from apps.accounts.roles import Scope
+from apps.core.errors import ServiceError
+from apps.dashboards import health
+from apps.dashboards.access import page
+from apps.dashboards.charts import CHARTS
+from apps.dashboards.selectors import live, story
+from apps.dashboards.stages import SEED_LOOKS
+from apps.morphogenesis.protocols import Command
+from apps.training import services
+from apps.training.lifecycle import RunState
+from apps.training.models import TrainingRun
+
+COMMANDS: dict[str, Callable[..., TrainingRun]] = {
+    "pause": services.pause_run,
+    "resume": services.resume_run,
+    "stop": services.stop_run,
+}
+MAX_REASON = 500
+
+
+@page(Scope.RUNS_READ)
+def detail(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    run = _run(run_id)
+    return render(request, "runs/detail.html", _page_of(request, run))
+
+
+@page(Scope.RUNS_READ)
+def panels(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """Everything on the page but the curves, to be put in place of what stands there."""
+    return render(request, "runs/_panels.html", panels_of(request, _run(run_id)) | {"is_update": True})
+
+
+@page(Scope.RUNS_WRITE)
+def stop(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """What stopping would do and what it would not, before it is done."""
+    run = _run(run_id)
+    context = {
+        "run": run,
+        "snapshot": story.latest_snapshot(run),
+        "live_seeds": [account for account in story.ledger_of(run) if account.is_live],
+        "last_epoch": live.stamp(run).last_epoch,
+        "may_stop": "stop" in offered(run),
+    }
+    return render(request, "runs/_stop.html" if request.htmx else "runs/stop.html", context)  # type: ignore[attr-defined]
+
+
+@page(Scope.RUNS_WRITE, methods=("POST",))
+def command(request: HttpRequest, run_id: UUID, command: str) -> HttpResponse:
+    """Pause, resume or stop; then back to the page, or (asked for by htmx) its panels as they are now."""
+    if command not in COMMANDS:
+        raise Http404
+    run, refusal = _run(run_id), ""
+    try:
+        COMMANDS[command](run=run, actor=actor_of(request), reason=request.POST.get("reason", "").strip()[:MAX_REASON])
+    except ServiceError as error:
+        refusal = f"Not done: {error.detail}."
+    run = _run(run_id)
+    status = 409 if refusal else 200
+    if request.htmx:  # type: ignore[attr-defined]
+        context = panels_of(request, run) | {"is_update": True, "refusal": refusal}
+        return render(request, "runs/_panels.html", context, status=status)
+    if refusal:
+        return render(request, "runs/detail.html", _page_of(request, run) | {"refusal": refusal}, status=status)
+    return redirect("dashboards:run", run_id=run_id)
+
+
+def offered(run: TrainingRun) -> list[str]:
+    """The commands that make sense now, the primary one first and the destructive one last."""
+    if run.state == RunState.RUNNING:
+        if run.command == Command.STOP:
+            return []
+        return ["resume" if run.command == Command.PAUSE else "pause", "stop"]
+    if run.state == RunState.PAUSED:
+        return ["resume", "stop"] if run.command != Command.CONTINUE else ["stop"]
+    if run.state in {RunState.QUEUED, RunState.RECOVERING}:
+        return ["stop"]
+    return []
+
+
+def _page_of(request: HttpRequest, run: TrainingRun) -> dict[str, Any]:
+    sites = live.lanes(run)["sites"]
+    return panels_of(request, run) | {"charts": CHARTS, "stages": SEED_LOOKS, "lane_count": min(len(sites), 12)}
+
+
+def panels_of(request: HttpRequest, run: TrainingRun) -> dict[str, Any]:
+    """The context of the panels, in a fixed number of queries."""
+    stamp = live.stamp(run)
+    ledger = story.ledger_of(run)
+    names = story.kernel_names(run, [account.seed for account in ledger])
+    decisions, decisions_left_out = story.decisions_of(run, names)
+    checkpoints, checkpoint_count = story.checkpoints_of(run)
+    may_write = request.user.has_scope(Scope.RUNS_WRITE)  # type: ignore[union-attr]
+    return {
+        "run": run,
+        "stamp": stamp,
+        "health": health.of(stamp),
+        "since": story.since(run),
+        "asked": story.last_command(run) if run.command != Command.CONTINUE else None,
+        "offered": offered(run) if may_write else [],
+        "may_write": may_write,
+        "is_final": story.is_final(run),
+        "ledger": ledger,
+        "decisions": decisions,
+        "decisions_left_out": decisions_left_out,
+        "checkpoints": checkpoints,
+        "checkpoint_count": checkpoint_count,
+        "comparison": story.comparison_of(run),
+        "has_lanes": bool(ledger) or bool(live.sites_of(run)),
+        "may_audit": request.user.has_scope(Scope.AUDIT_READ),  # type: ignore[union-attr]
+        "again": "?" + urlencode({name: getattr(run, name) for name in ("task", "host", "epochs", "seed")}),
+    }
+
+
+def _run(run_id: UUID) -> TrainingRun:
+    return get_object_or_404(TrainingRun.objects.select_related("owner", "control_of"), pk=run_id)

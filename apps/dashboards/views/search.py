@@ -1,0 +1,22 @@
+"""The search box of the top line."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+
+from apps.accounts.roles import Scope
+from apps.core.ids import parse_id
+from apps.dashboards.access import page
+from apps.dashboards.selectors import search
+from apps.dashboards.selectors.runs import clean_text
+
+
+@page(Scope.RUNS_READ)
+def results(request: HttpRequest) -> HttpResponse:
+    """``?q=``: what it finds; a whole id leads straight to its page."""
+    text = clean_text(request.GET.get("q", ""))
+    hits = search.find(text, scopes=request.user.scopes)  # type: ignore[union-attr]
+    if parse_id(text) and hits.count == 1:
+        if hits.runs:
+            return redirect("dashboards:run", run_id=hits.runs[0].pk)
+        return redirect("dashboards:kernel", kernel_id=hits.kernels[0].pk)
+    return render(request, "search.html", {"text": text, "hits": hits, "limit": search.MAX_HITS})

@@ -1,0 +1,254 @@
+// The curves: one uPlot for each chart, all over the same epoch axis, with one cursor and one zoom.
+
+import { aligned, ticks } from "./store.js";
+
+const SYNC = "run";
+const GUTTER = { wide: 104, narrow: 58 };
+const RIGHT = 14;
+const TITLE = 18;
+
+const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const COLOURS = {
+  train_loss: "--series-2",
+  validation_loss: "--series-1",
+  validation_accuracy: "--series-1",
+  parameters: "--series-3",
+  train_flops: "--series-4",
+};
+const CONTROL_COLUMN = { accuracy: "validation_accuracy", loss: "validation_loss", parameters: "parameters", flops: "train_flops" };
+const RANGES = {
+  accuracy: (min, max) => [Math.max(0, min - padding(min, max)), Math.min(100, max + padding(min, max))],
+  loss: (min, max) => [0, max * 1.06],
+  parameters: (min, max) => [0, max * 1.15],
+  flops: (min, max) => [0, max * 1.15],
+};
+
+function padding(min, max) {
+  return Math.max((max - min) * 0.08, 0.5);
+}
+
+export function gutter() {
+  return matchMedia("(max-width: 760px)").matches ? GUTTER.narrow : GUTTER.wide;
+}
+
+export const rightPadding = RIGHT;
+
+export class Charts {
+  // `view` holds the zoom ({from, to} in epochs, null = all) and whether the loss is logarithmic.
+  constructor(figures, { store, controlStore, view, events, onCursor, onZoom }) {
+    Object.assign(this, { store, controlStore, view, events, onCursor, onZoom });
+    this.charts = figures.map((figure) => this.describe(figure));
+    this.busy = false;
+    this.build();
+  }
+
+  describe(figure) {
+    const buttons = [...figure.querySelectorAll("button.series")];
+    const name = figure.dataset.chart;
+    const main = buttons.find((button) => button.dataset.column);
+    const series = buttons.map((button) => ({
+      button,
+      isControl: button.classList.contains("control"),
+      column: button.dataset.column ?? CONTROL_COLUMN[name],
+      factor: Number(button.dataset.factor ?? main.dataset.factor),
+      digits: Number(button.dataset.digits ?? main.dataset.digits),
+      unit: button.dataset.unit ?? main.dataset.unit,
+    }));
+    const chart = { name, figure, series, axis: figure.dataset.axis, box: figure.querySelector(".plot"), plot: null };
+    buttons.forEach((button, index) => button.addEventListener("click", () => this.toggle(chart, index)));
+    figure.querySelector("[data-log]")?.addEventListener("click", () => {
+      this.view.log = !this.view.log;
+      this.onZoom();
+      this.build();
+    });
+    return chart;
+  }
+
+  toggle(chart, index) {
+    const { button } = chart.series[index];
+    const shown = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(shown));
+    chart.plot?.setSeries(index + 1, { show: shown });
+  }
+
+  range() {
+    const { from, to, epochs } = this.view;
+    return [from ?? 0, to ?? epochs];
+  }
+
+  build() {
+    for (const chart of this.charts) {
+      chart.plot?.destroy();
+      chart.figure.querySelector("[data-log]")?.setAttribute("aria-pressed", String(Boolean(this.view.log)));
+      chart.plot = new uPlot(this.options(chart), this.data(chart), chart.box);
+    }
+    this.zoomTo(...this.range());
+    this.readOut(null);
+  }
+
+  options(chart) {
+    const isLog = chart.name === "loss" && this.view.log;
+    const hasTitle = gutter() > 80;
+    const axis = {
+      stroke: token("--muted"),
+      grid: { stroke: token("--grid"), width: 1 },
+      ticks: { stroke: token("--grid"), width: 1, size: 4 },
+      font: "11px " + token("--font"),
+    };
+    return {
+      width: chart.box.clientWidth,
+      height: chart.box.clientHeight,
+      padding: [6, RIGHT, 4, 0],
+      legend: { show: false },
+      cursor: {
+        sync: { key: SYNC, setSeries: false },
+        drag: { x: true, y: false, setScale: true },
+        y: false,
+        points: { size: 6 },
+        bind: { dblclick: () => () => this.reset() },
+      },
+      scales: {
+        x: { time: false, range: (plot, min, max) => [min, max] },
+        y: isLog ? { distr: 3 } : { range: (plot, min, max) => (min === null ? [0, 1] : RANGES[chart.name](min, max)) },
+      },
+      axes: [
+        { ...axis, size: 4, ticks: { show: false }, values: () => [], splits: (plot, index, min, max) => ticks(min, max, plot.bbox.width / devicePixelRatio) },
+        {
+          ...axis,
+          size: hasTitle ? gutter() - TITLE : gutter(),
+          label: hasTitle ? chart.axis : undefined,
+          labelFont: "11px " + token("--font"),
+          labelSize: TITLE,
+          space: 26,
+          values: isLog ? undefined : (plot, splits) => splits.map((value) => compact(value)),
+        },
+      ],
+      series: [{}, ...chart.series.map((series) => this.line(series, chart))],
+      hooks: {
+        setCursor: [(plot) => this.follow(plot)],
+        setScale: [(plot, key) => key === "x" && this.spread(plot)],
+        drawAxes: [(plot) => this.drawEvents(plot)],
+      },
+    };
+  }
+
+  line(series, chart) {
+    const stepped = chart.name === "parameters" ? uPlot.paths.stepped({ align: -1 }) : undefined;
+    return {
+      label: series.column,
+      show: series.button.getAttribute("aria-pressed") === "true",
+      stroke: series.isControl ? token("--control") : token(COLOURS[series.column]),
+      width: series.isControl ? 1.25 : 1.75,
+      dash: series.isControl ? [4, 3] : undefined,
+      paths: stepped,
+      spanGaps: false,
+      points: { show: (plot) => plot.data[0].length - countNulls(plot.data[1]) < 3 },
+    };
+  }
+
+  data(chart) {
+    const last = Math.max(this.store.last, this.controlStore.last, 1);
+    return aligned(
+      [1, last],
+      chart.series.map((series) => ({ ...series, store: series.isControl ? this.controlStore : this.store })),
+    );
+  }
+
+  update() {
+    const hasControl = this.controlStore.last > 0;
+    for (const chart of this.charts) {
+      const label = chart.figure.querySelector("[data-of-control]");
+      if (label) label.hidden = !hasControl;
+      chart.plot.setData(this.data(chart), false);
+    }
+    this.zoomTo(...this.range());
+    this.readOut(this.cursorEpoch ?? null);
+  }
+
+  resize() {
+    for (const { plot, box } of this.charts) plot.setSize({ width: box.clientWidth, height: box.clientHeight });
+  }
+
+  // --- One zoom for all
+  spread(source) {
+    if (this.busy) return;
+    const { min, max } = source.scales.x;
+    const [from, to] = this.range();
+    if (min === from && max === to) return;
+    this.view.from = Math.max(0, min);
+    this.view.to = Math.min(this.view.epochs, max);
+    this.zoomTo(min, max);
+    this.onZoom();
+  }
+
+  zoomTo(min, max) {
+    this.busy = true;
+    for (const { plot } of this.charts) plot.setScale("x", { min, max });
+    this.busy = false;
+  }
+
+  reset() {
+    this.view.from = null;
+    this.view.to = null;
+    this.zoomTo(...this.range());
+    this.onZoom();
+  }
+
+  // --- One cursor for all
+  follow(plot) {
+    const { left } = plot.cursor;
+    const epoch = left === undefined || left < 0 ? null : Math.round(plot.posToVal(left, "x"));
+    if (epoch === this.cursorEpoch) return;
+    this.cursorEpoch = epoch;
+    this.readOut(epoch);
+    this.onCursor(epoch === null ? null : plot.posToVal(left, "x"));
+  }
+
+  pointAt(epoch) {
+    const { plot } = this.charts[0];
+    if (epoch === null) plot.setCursor({ left: -10, top: -10 }, true, true);
+    else plot.setCursor({ left: plot.valToPos(epoch, "x"), top: 10 }, true, true);
+  }
+
+  // The values at the cursor, or the newest ones.
+  readOut(epoch) {
+    for (const { series } of this.charts) {
+      for (const { button, column, factor, digits, unit, isControl } of series) {
+        const store = isControl ? this.controlStore : this.store;
+        const value = store.value(epoch ?? store.last, column);
+        const text = value === null ? "—" : (value * factor).toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+        button.querySelector("output").textContent = value === null || !unit ? text : `${text} ${unit}`;
+      }
+    }
+  }
+
+  // Thin lines where the network changed, in the colour of what happened.
+  drawEvents(plot) {
+    const { ctx, bbox } = plot;
+    ctx.save();
+    ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+    ctx.lineWidth = devicePixelRatio;
+    ctx.globalAlpha = 0.65;
+    for (const event of this.events()) {
+      const x = plot.valToPos(event.x, "x", true);
+      if (x < bbox.left || x > bbox.left + bbox.width) continue;
+      ctx.strokeStyle = token(event.colour);
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+    }
+    ctx.restore();
+  }
+}
+
+function countNulls(values) {
+  return values.reduce((count, value) => count + (value === null ? 1 : 0), 0);
+}
+
+function compact(value) {
+  if (value === null) return "";
+  if (Math.abs(value) >= 1e6) return `${+(value / 1e6).toPrecision(3)} M`;
+  if (Math.abs(value) >= 1e4) return `${+(value / 1e3).toPrecision(3)} k`;
+  return (+value.toPrecision(4)).toLocaleString("en");
+}
