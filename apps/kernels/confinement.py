@@ -36,7 +36,9 @@ def leave_network() -> str:
 
 
 def seal(*, memory_bytes: int, cpu_s: int, file_bytes: int) -> dict[str, str]:
-    """Give up account, file system, new files, sockets, threads and processes; cap memory and CPU seconds (from now).
+    """Give up account, file system, new files, sockets, threads and processes; cap what is used from now on.
+
+    ``memory_bytes`` of address space and ``cpu_s`` seconds come on top of what the process has taken so far.
 
     Returns:
         What each step achieved, for the report.
@@ -44,13 +46,14 @@ def seal(*, memory_bytes: int, cpu_s: int, file_bytes: int) -> dict[str, str]:
     Raises:
         OSError: the resource limits, without which nothing is sealed, were refused.
     """
+    address_space = _address_space_bytes()  # before the files are out of reach
     achieved = {"account": _attempt("unprivileged account of its own", _drop_account)}
     # setuid clears the parent-death signal, so it is set here and not at the start.
     achieved["parent"] = _attempt("dies with its parent", lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL))
     achieved["privileges"] = _attempt("no new privileges", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1))
     achieved["filesystem"] = _attempt("no access (landlock)", _forbid_files_and_tcp)
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_AS, memory_bytes)
+    _limit(resource.RLIMIT_AS, address_space + memory_bytes)
     _limit(resource.RLIMIT_FSIZE, file_bytes)
     _limit(resource.RLIMIT_CPU, _cpu_seconds_used() + cpu_s)
     _limit(resource.RLIMIT_NPROC, 0)
@@ -63,6 +66,15 @@ def allow_cpu_seconds(seconds: int) -> None:
     """From now the process may use this much CPU time, within what ``seal`` granted; then SIGXCPU ends it."""
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (min(hard, _cpu_seconds_used() + seconds), hard))
+
+
+def _address_space_bytes() -> int:
+    """Of this process. Where it is not told (no /proc), enough for any torch."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 16 << 30
 
 
 def _cpu_seconds_used() -> int:

@@ -24,9 +24,14 @@ class FrameError(ValueError):
 
 def encode(message: Mapping[str, Any], attachment: bytes = b"") -> bytes:
     """One frame. Raises FrameError when it is over the limits."""
-    text = json.dumps(message, allow_nan=False).encode()
-    _check(len(text), len(attachment))
-    return _LENGTHS.pack(len(text), len(attachment)) + text + attachment
+    return _head(message, len(attachment)) + attachment
+
+
+def write_frame(stream: BinaryIO, message: Mapping[str, Any], attachment: bytes = b"") -> None:
+    """Write one frame without a copy of its attachment. Raises FrameError when it is over the limits."""
+    stream.write(_head(message, len(attachment)))
+    stream.write(attachment)
+    stream.flush()
 
 
 def frame_size(lengths: bytes) -> tuple[int, int]:
@@ -54,6 +59,12 @@ def read_frame(stream: BinaryIO) -> Frame | None:
         return None
     message, attachment = frame_size(lengths)
     return decode(stream.read(message), stream.read(attachment))
+
+
+def _head(message: Mapping[str, Any], attachment_size: int) -> bytes:
+    text = json.dumps(message, allow_nan=False).encode()
+    _check(len(text), attachment_size)
+    return _LENGTHS.pack(len(text), attachment_size) + text
 
 
 def _check(message: int, attachment: int) -> None:

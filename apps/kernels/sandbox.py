@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import IO, Any, Self, TypeVar
 
 from apps.kernels import frames
-from apps.kernels.wire import PipeClosed, Wire
+from apps.kernels.sandbox_child import OUT_OF_MEMORY, tells_of_memory
+from apps.kernels.wire import PipeClosed, ProtocolBroken, Wire
 
 T = TypeVar("T")
 
@@ -42,8 +43,8 @@ _REASON_KEPT = 500
 class Limits:
     """What a sandbox may use. Seconds, and CPU seconds, are per job."""
 
-    memory_bytes: int = 2048 * MEBIBYTE
-    """Address space. torch takes about 650 MiB of it before the first job."""
+    memory_bytes: int = 1024 * MEBIBYTE
+    """Address space beyond what the loaded torch takes itself (650 MiB; builds for GPUs much more)."""
     cpu_s: int = 60
     wall_s: float = 90.0
     start_s: float = 120.0
@@ -52,7 +53,7 @@ class Limits:
     """Jobs per child; then a fresh one takes over."""
     idle_s: float = 60.0
     """A child without a job for so long ends itself and frees its memory (300 MiB)."""
-    file_bytes: int = 65_536
+    file_bytes: int = MEBIBYTE
     """Largest file it may write (its standard error: it can open no other)."""
 
 
@@ -208,11 +209,13 @@ class _Child:
                     case "rejected":
                         return self._rejected(message), _field(message, "reusable", bool)
                     case _:
-                        raise PipeClosed("it broke the protocol")
+                        raise ProtocolBroken("it sent an unknown event")
         except TimeoutError:
             return Rejected(reason=f"did not finish within {self._limits.wall_s:g} seconds", stage=stage), False
-        except PipeClosed as error:
-            return self._post_mortem(error, stage), False
+        except ProtocolBroken as error:
+            return Rejected(reason=f"broke the sandbox's protocol: {error}", stage=stage), False
+        except PipeClosed:
+            return self._post_mortem(stage), False
 
     def close(self) -> None:
         self._kill()
@@ -225,18 +228,21 @@ class _Child:
         try:
             message, _ = self._wire.receive(self._last_used + self._limits.start_s)
             self.isolation = _field(message, "isolation", dict)
-        except (PipeClosed, TimeoutError) as error:
+        except (PipeClosed, ProtocolBroken, TimeoutError) as error:
             raise InfrastructureFault(f"the sandbox did not start: {self._last_words(error)}") from error
 
     def _last_words(self, error: Exception) -> str:
         """Why there is no answer, with the end of what the child printed."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=0 if isinstance(error, TimeoutError) else 5)
+        status = f"{str(error) or 'no answer in time'} (status {self._process.returncode})"
+        return ": ".join(filter(None, (status, self._printed())))
+
+    def _printed(self) -> str:
+        """The end of what the child printed."""
         size = self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, size - _STDERR_KEPT))
-        printed = self._stderr.read().decode(errors="replace").strip()
-        status = f"{str(error) or 'no answer in time'} (status {self._process.returncode})"
-        return f"{status}: {printed}" if printed else status
+        return self._stderr.read().decode(errors="replace").strip()
 
     def _report(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**_field(message, "report", dict), "isolation": dict(self.isolation)}
@@ -245,12 +251,16 @@ class _Child:
         reason, stage = _field(message, "reason", str), _field(message, "stage", str)
         return Rejected(reason=reason[:_REASON_KEPT], stage=stage, report=self._report(message))
 
-    def _post_mortem(self, error: PipeClosed, stage: str) -> Rejected:
-        """The child is gone in the middle of a job: the job's doing, unless someone outside killed it."""
+    def _post_mortem(self, stage: str) -> Rejected:
+        """The child is gone in the middle of a job: the job's doing, unless someone outside killed it.
+
+        Raises:
+            InfrastructureFault: someone did.
+        """
         try:
             status = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            return Rejected(reason=f"stopped answering: {error}", stage=stage)
+            return Rejected(reason="stopped answering", stage=stage)
         if status == -signal.SIGKILL:
             raise InfrastructureFault(
                 f"the sandbox was killed from outside in stage {stage!r} (is the machine out of memory?)"
@@ -258,7 +268,8 @@ class _Child:
         if status == -signal.SIGXCPU:
             return Rejected(reason=f"used more than {self._limits.cpu_s} seconds of CPU time", stage=stage)
         end = signal.Signals(-status).name if status < 0 else f"status {status}"
-        return Rejected(reason=f"crashed the sandbox ({end})", stage=stage)
+        reason = OUT_OF_MEMORY if tells_of_memory(self._printed()) else f"crashed the sandbox ({end})"
+        return Rejected(reason=reason, stage=stage)
 
     def _kill(self) -> None:
         """End the process group. The child leads it and is not yet reaped, so the id cannot be someone else's."""
@@ -284,8 +295,8 @@ def _spawn(worker: str, limits: Limits, folder: str, stderr: IO[bytes]) -> "subp
 
 
 def _field(message: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    """A field of a child's message. Raises PipeClosed: nothing that a child says is taken on trust."""
+    """A field of a child's message. Raises ProtocolBroken: nothing that a child says is taken on trust."""
     value = message.get(name)
     if not isinstance(value, kind):
-        raise PipeClosed("it broke the protocol")
+        raise ProtocolBroken(f"{name} is missing or wrong")
     return value

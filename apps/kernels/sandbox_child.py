@@ -8,11 +8,12 @@ import importlib
 import json
 import os
 import select
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from apps.kernels import confinement, frames
+
+OUT_OF_MEMORY = "needs more memory than the sandbox allows"
 
 Announce = Callable[[str], None]
 Handler = Callable[[Mapping[str, Any], bytes, Announce], tuple[dict[str, Any], bytes]]
@@ -42,7 +43,7 @@ def main(handlers_name: str, limits_json: str) -> None:
         cpu_s=(limits["cpu_s"] + 1) * limits["jobs"] + 10,
         file_bytes=limits["file_bytes"],
     )
-    _send(sink, {"event": "ready", "isolation": {"network": network, **isolation}})
+    frames.write_frame(sink, {"event": "ready", "isolation": {"network": network, **isolation}})
     # The parent asks only after the last answer, so nothing waits in the stream's buffer while select looks at it.
     while select.select([source], [], [], limits["idle_s"])[0] and (frame := frames.read_frame(source)) is not None:
         confinement.allow_cpu_seconds(limits["cpu_s"])
@@ -68,33 +69,28 @@ def _serve(handlers: Mapping[str, Handler], frame: frames.Frame, sink: BinaryIO)
     def announce(name: str) -> None:
         nonlocal stage
         stage = name
-        _send(sink, {"event": "stage", "stage": name})
+        frames.write_frame(sink, {"event": "stage", "stage": name})
 
     try:
         report, produced = handlers[job["kind"]](job, attachment, announce)
-    except JobRejected as error:
-        rejected = {"event": "rejected", "reason": str(error), "stage": error.stage, "report": error.report}
-        _send(sink, {**rejected, "reusable": True})
+        frames.write_frame(sink, {"event": "passed", "report": report}, produced)
         return True
-    except Exception as error:  # whatever a hostile job provokes is its own verdict; the process is not used again
-        rejected = {"event": "rejected", "reason": _explain(error), "stage": stage, "report": {}}
-        _send(sink, {**rejected, "reusable": False})
-        return False
-    _send(sink, {"event": "passed", "report": report}, produced)
-    return True
+    except JobRejected as error:
+        rejected = {"reason": str(error), "stage": error.stage, "report": error.report, "reusable": True}
+    except BaseException as error:  # a panic in a Rust library is no Exception; either way it is the job's verdict
+        rejected = {"reason": _explain(error), "stage": stage, "report": {}, "reusable": False}
+    # Only here, where the failed job's memory is free again: an answer needs some too.
+    frames.write_frame(sink, {"event": "rejected", **rejected})
+    return bool(rejected["reusable"])
 
 
-def _explain(error: Exception) -> str:
+def tells_of_memory(text: str) -> bool:
+    """Is this how torch, C++ or Rust say that they could not allocate?"""
+    return any(mark in text for mark in ("allocate memory", "bad_alloc", "memory allocation of"))
+
+
+def _explain(error: BaseException) -> str:
     text = str(error)
-    if isinstance(error, MemoryError) or "allocate memory" in text or "bad_alloc" in text:
-        return "needs more memory than the sandbox allows"
+    if isinstance(error, MemoryError) or tells_of_memory(text):
+        return OUT_OF_MEMORY
     return f"failed unexpectedly: {type(error).__name__}: {text[:300]}"
-
-
-def _send(sink: BinaryIO, message: Mapping[str, Any], attachment: bytes = b"") -> None:
-    sink.write(frames.encode(message, attachment))
-    sink.flush()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:3])

@@ -12,7 +12,11 @@ _CHUNK = 1 << 20
 
 
 class PipeClosed(Exception):
-    """The child closed its pipe, or broke the protocol: there will be no more frames."""
+    """The child closed its pipe: there will be no more frames."""
+
+
+class ProtocolBroken(Exception):
+    """The child sent what is no frame, or not the one that was due. Nothing else that it says can be read."""
 
 
 class Wire:
@@ -35,7 +39,8 @@ class Wire:
         """The child's next frame.
 
         Raises:
-            TimeoutError: none came before ``deadline`` (of time.monotonic). PipeClosed: none will come.
+            TimeoutError: none came before ``deadline`` (of time.monotonic).
+            PipeClosed, ProtocolBroken: none will come.
         """
         with selectors.DefaultSelector() as selector:
             selector.register(self._stdout, selectors.EVENT_READ)
@@ -72,7 +77,7 @@ class Wire:
             del self._incoming[: start + data_size]
             return frames.decode(message, data)
         except frames.FrameError as error:
-            raise PipeClosed(f"it broke the protocol: {error}") from error
+            raise ProtocolBroken(str(error)) from error
 
     def _read(self) -> None:
         chunk = os.read(self._stdout.fileno(), _CHUNK)

@@ -15,8 +15,24 @@ from apps.kernels.sandbox import ROOT
 from apps.morphogenesis.artefact import read_kernel
 
 MEBIBYTE = 1 << 20
-HEAVY = bind(starter_library()["residual_conv"].spec, C=900, H=900)
-"""Legal, and some seconds of work: 14.6 million parameters over 64 positions."""
+
+
+def depthwise(channels: int) -> dict[str, Any]:
+    """Legal, and very slow for its size: each channel has its own 15x15 kernel."""
+    sizes = {"out_channels": channels, "kernel_size": 15, "groups": channels}
+    return {
+        "version": 1,
+        "operator": "residual",
+        "input": ["N", channels, "H", "W"],
+        "nodes": [
+            {"id": "first", "op": "conv2d", "inputs": ["input"], "params": sizes},
+            {"id": "last", "op": "conv2d", "inputs": ["first"], "params": {**sizes, "init": "zeros"}},
+        ],
+        "output": "last",
+    }
+
+
+HEAVY = depthwise(16_384)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +67,7 @@ def test_the_report_says_how_the_sandbox_was_closed(starters: dict[str, CompileO
 
 
 def test_an_invalid_blueprint_is_refused_with_its_field() -> None:
-    outcome = compiler.compile({**HEAVY, "output": "conv9"})
+    outcome = compiler.compile({**HEAVY, "output": "lost"})
     assert (outcome.artefact, outcome.stage) == (None, "parse")
     assert outcome.reason.startswith("/output: ")
 
@@ -59,9 +75,9 @@ def test_an_invalid_blueprint_is_refused_with_its_field() -> None:
 def test_jobs_of_one_batch_fail_alone() -> None:
     good = starter_library()["residual_mlp"].spec
     jobs = [CompileJob(spec=good), CompileJob(spec=HEAVY), CompileJob(spec=good, seed=1)]
-    outcomes = compiler.compile_kernels(jobs, limits=Limits(wall_s=1.0))
+    outcomes = compiler.compile_kernels(jobs, limits=Limits(wall_s=1.5))
     assert [outcome.artefact is not None for outcome in outcomes] == [True, False, True]
-    assert outcomes[1].reason == "did not finish within 1 seconds"
+    assert outcomes[1].reason == "did not finish within 1.5 seconds"
     assert outcomes[1].stage != "start"
 
 
@@ -71,7 +87,7 @@ def test_an_endless_build_runs_out_of_cpu_time() -> None:
 
 
 def test_a_memory_bomb_is_refused() -> None:
-    outcome = compiler.compile(HEAVY, limits=Limits(memory_bytes=760 * MEBIBYTE))
+    outcome = compiler.compile(HEAVY, limits=Limits(memory_bytes=96 * MEBIBYTE))
     assert outcome.artefact is None
     assert outcome.reason == "needs more memory than the sandbox allows"
 
