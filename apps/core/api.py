@@ -6,8 +6,11 @@ A view parses, authorises (``scopes``) and calls one selector or one service; no
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from django.db.models import Model
+from django.http import Http404
 from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework import status
+from rest_framework.exceptions import ValidationError
 from rest_framework.generics import GenericAPIView
 from rest_framework.mixins import ListModelMixin
 from rest_framework.negotiation import DefaultContentNegotiation
@@ -16,7 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
-from apps.core.concurrency import content_etag, not_modified
+from apps.core.concurrency import content_etag, not_modified, require_match
 from apps.core.errors import FieldError, Invalid
 from apps.core.pagination import OWN_PARAMETERS, KeysetPagination
 
@@ -57,6 +60,13 @@ class ApiView(GenericAPIView[Any]):
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 
+    def parse_at(self, name: str, kind: type[BaseSerializer[Any]], data: Any) -> dict[str, Any]:
+        """Check ``data``, the member ``name`` of the body; its errors point there."""
+        try:
+            return self.parse(kind, data)
+        except ValidationError as error:
+            raise ValidationError({name: error.detail}) from None
+
     def etag(self, thing: Any, data: Any) -> str:
         """The version of what ``data`` shows."""
         return str(thing.etag)
@@ -75,6 +85,13 @@ class ListView(ListModelMixin, ApiView):
     filter_backends = (DjangoFilterBackend,)
     sorts: ClassVar[tuple[str, ...]] = ("-id", "id")
     filterset_class: Any = None
+    parent: ClassVar[type[Model] | None] = None
+    """What ``id`` in the path is the key of, when the list belongs to one thing: 404 when there is no such thing."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if self.parent is not None and not self.parent._default_manager.filter(pk=kwargs["id"]).exists():
+            raise Http404
 
     def known_parameters(self, request: Request) -> frozenset[str]:
         if request.method not in {"GET", "HEAD"}:
@@ -89,6 +106,7 @@ class ListView(ListModelMixin, ApiView):
 class DetailView(ApiView):
     """GET one thing of ``get_queryset()``, with ETag and 304."""
 
+    conditional: ClassVar[bool] = True
     content_tagged: ClassVar[bool] = False
     """The answer shows more than the row's own columns (or the row has no version)."""
 
@@ -96,6 +114,18 @@ class DetailView(ApiView):
         if self.content_tagged:
             return content_etag(getattr(thing, "row_version", None), data)
         return super().etag(thing, data)
+
+    def matched(self) -> Any:
+        """The thing, locked for the transaction, when the client has seen its current version.
+
+        Raises:
+            PreconditionRequired: no If-Match. PreconditionFailed: it names another version.
+        """
+        thing = self.get_object()
+        thing = type(thing)._base_manager.select_for_update(of=("self",)).get(pk=thing.pk)
+        data = self.get_serializer_class()(thing, context=self.get_serializer_context()).data
+        require_match(self.request, self.etag(thing, data))
+        return thing
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         response = self.show(self.get_object(), self.get_serializer_class())

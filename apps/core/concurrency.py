@@ -40,6 +40,11 @@ def require_match(request: Request, etag: str) -> None:
         raise PreconditionFailed(f"this has changed: it is {etag} now; read it again and decide anew", code="if_match")
 
 
+def strong_match(header: str, etag: str) -> bool:
+    """Does an If-Range name exactly this ETag? A date never does: rows have versions, not modification times."""
+    return header.strip() == etag
+
+
 def _names(header: str | None, etag: str, *, weak: bool) -> bool:
     if header is None:
         return False

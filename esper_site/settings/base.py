@@ -191,6 +191,21 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "ENUM_NAME_OVERRIDES": {
+        "RunState": "apps.training.lifecycle.RunState",
+        "RunKind": "apps.training.models.RunKind",
+        "CreatableRunKind": "apps.training.api.requests.CREATABLE",
+        "SeedState": "apps.morphogenesis.lifecycle.SeedState",
+        "KernelState": "apps.kernels.lifecycle.KernelState",
+        "VersionState": "apps.blueprints.lifecycle.VersionState",
+        "CheckpointState": "apps.checkpoints.lifecycle.CheckpointState",
+    },
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "bearer": {"type": "http", "scheme": "bearer", "description": "a token: `manage.py issue_token`"},
+            "session": {"type": "apiKey", "in": "cookie", "name": "sessionid"},
+        }
+    },
     "SORT_OPERATIONS": True,
 }
 

@@ -1,0 +1,29 @@
+"""`/audit/events`: the trail, newest first."""
+
+from typing import Any
+
+from apps.audit.api.serializers import AuditEventSerializer
+from apps.audit.filters import AuditEventFilter
+from apps.audit.models import AuditEvent
+from apps.audit.selectors import actor_names
+from apps.core.api import DetailView, ListView
+
+
+class AuditEventListView(ListView):
+    queryset = AuditEvent.objects.all()
+    serializer_class = AuditEventSerializer
+    filterset_class = AuditEventFilter
+    scopes = {"GET": "audit:read"}
+
+    def get_serializer(self, *args: Any, **kwargs: Any) -> Any:
+        """Names of the whole page in one query."""
+        events = args[0] if args else []
+        context = {**self.get_serializer_context(), "actor_names": actor_names(event.actor_id for event in events)}
+        return AuditEventSerializer(*args, **{**kwargs, "context": context})
+
+
+class AuditEventView(DetailView):
+    queryset = AuditEvent.objects.all()
+    serializer_class = AuditEventSerializer
+    content_tagged = True
+    scopes = {"GET": "audit:read"}

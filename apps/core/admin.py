@@ -1,0 +1,135 @@
+"""The base of every admin page: who may read by scope, nothing may be written, rows lead to their neighbours.
+
+Writing goes through services only: see ``accounts.admin_steps`` for buttons with a reason and a preview.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.contrib.admin import sites
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.text import capfirst
+from unfold.admin import ModelAdmin
+from unfold.dataclasses import UnfoldAction
+
+from apps.core.admin_site import EsperAdminSite
+
+# Unfold puts its site in place when it starts; this module is imported after that, and before every other admin module.
+admin.site = sites.site = EsperAdminSite()
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """A list of rows that belong to the one on the page."""
+
+    title: str
+    url: str
+    count: int | None = None
+
+
+class ScopedAdmin(ModelAdmin):
+    """Rows that people with ``read_scope`` read. Nobody adds, changes or deletes them here.
+
+    ``subject_type`` is that of the rows' audit events. ``neighbours`` adds lists that no foreign key tells of:
+    (model label, its column, the column of this row that it holds).
+    """
+
+    read_scope: ClassVar[str] = ""
+    write_scope: ClassVar[str] = ""
+    subject_type: ClassVar[str] = ""
+    neighbours: ClassVar[tuple[tuple[str, str, str], ...]] = ()
+    offered_in: ClassVar[dict[str, frozenset[str]]] = {}
+    """Button -> states in which it is shown. The service decides whether it works."""
+
+    list_per_page = 50
+    list_filter_submit = True
+    list_fullwidth = True
+    show_full_result_count = False
+    actions_on_top = True
+    change_form_outer_before_template = "admin/neighbours.html"
+
+    # --- Who may do what
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(self.read_scope) and request.user.has_scope(self.read_scope)  # type: ignore[union-attr]
+
+    def has_write_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """What the buttons ask for."""
+        return bool(self.write_scope) and request.user.has_scope(self.write_scope)  # type: ignore[union-attr]
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    # --- The audit trail is the only history
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        return None
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        return None
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        row = self.get_object(request, object_id)
+        if row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        return HttpResponseRedirect(self._trail_url(row))
+
+    def _trail_url(self, row: Model) -> str:
+        trail = reverse("admin:audit_auditevent_changelist")
+        return f"{trail}?subject_type={self.subject_type}&subject_id={getattr(row, 'id', row.pk)}"
+
+    # --- Rows lead to their neighbours
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        row = kwargs.get("obj")
+        if row is not None and row.pk is not None:
+            context["neighbours"] = list(self._neighbours(request, row))
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _neighbours(self, request: HttpRequest, row: Model) -> Iterator[Neighbours]:
+        """Lists of rows that point to this one, as far as this user may read them, and its audit events."""
+        by_key = [
+            (relation.related_model, f"{relation.field.name}__{relation.field.target_field.name}__exact", row.pk)
+            for relation in self.opts.get_fields(include_hidden=True)
+            if relation.auto_created and (relation.one_to_many or relation.one_to_one) and not relation.concrete
+        ]
+        by_column = [(label, column, getattr(row, own)) for label, column, own in self.neighbours]
+        registry = {model._meta.label_lower: page for model, page in self.admin_site._registry.items()}
+        for model, lookup, value in [*by_key, *by_column]:
+            page = registry.get(model if isinstance(model, str) else model._meta.label_lower)
+            if page is None or not page.has_view_permission(request):
+                continue
+            opts = page.model._meta
+            yield Neighbours(
+                title=str(capfirst(opts.verbose_name_plural)),
+                url=f"{reverse(f'admin:{opts.app_label}_{opts.model_name}_changelist')}?{lookup}={value}",
+                count=page.model._default_manager.filter(**{lookup: value}).count(),
+            )
+        trail = registry.get("audit.auditevent")
+        if self.subject_type and trail is not None and trail.has_view_permission(request):
+            yield Neighbours(title="Audit events", url=self._trail_url(row))
+
+    # --- Buttons
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[UnfoldAction]:
+        """Those that this user may press, and that can do something in the row's state."""
+        row = self.get_object(request, str(object_id))
+        state = str(getattr(row, "state", ""))
+        return [
+            button
+            for button in super().get_actions_detail(request, object_id)
+            if state in self.offered_in.get(button.path, {state})
+        ]

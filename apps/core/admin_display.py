@@ -1,0 +1,63 @@
+"""How the admin shows what many tables have: links to other rows, digests, states, numbers with their unit."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.db.models import Model
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.decorators import display
+
+EMPTY = "–"
+
+
+def link_to(model: str, key: object, text: object = None) -> str | SafeString:
+    """A link to the admin page of row ``key`` of ``model`` ("kernels.kernel"); the text alone where there is none."""
+    if key is None or key == "":
+        return EMPTY
+    shown = str(key) if text is None else str(text)
+    try:
+        url = reverse(f"admin:{model.replace('.', '_')}_change", args=[str(key)])
+    except NoReverseMatch:
+        return shown
+    return format_html('<a href="{}" class="text-primary-600 dark:text-primary-500">{}</a>', url, shown)
+
+
+def link(row: Model | None, text: object = None) -> str | SafeString:
+    """A link to the admin page of ``row``."""
+    if row is None:
+        return EMPTY
+    return link_to(row._meta.label_lower, row.pk, row if text is None else text)
+
+
+def state_column(labels: Mapping[Any, str], field: str = "state") -> Callable[..., Any]:
+    """A column that shows a state as a word on its colour: success, info, warning, danger or none."""
+
+    @display(description="state", ordering=field, label=dict(labels))
+    def state(self: Any, row: Model) -> str:
+        return str(getattr(row, field))
+
+    return state
+
+
+def short(digest: str | None) -> str | SafeString:
+    """The first 12 characters of a digest; all of it in the tooltip."""
+    if not digest:
+        return EMPTY
+    return format_html('<span class="font-mono" title="{}">{}</span>', digest, digest[:12])
+
+
+def size(count: int | None) -> str:
+    """Bytes for people, binary prefixes (IEC 80000-13)."""
+    if count is None:
+        return EMPTY
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:,.0f} B" if units[0] == "B" else f"{value:,.1f} {units[0]}"
+
+
+def number(value: float | None, format_spec: str = ",.4g") -> str:
+    return EMPTY if value is None else format(value, format_spec)

@@ -1,0 +1,204 @@
+"""`/kernels/{id}/binary`: the bytes of a kernel, streamed chunk by verified chunk, in ranges if asked; and the upload.
+
+The bytes of a digest never change, so a client keeps them for ever and asks again only to learn that it may (304).
+"""
+
+import hashlib
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db.models import QuerySet
+from django.http import HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.accounts.actors import actor_of
+from apps.core.actors import SYSTEM
+from apps.core.api import ApiView
+from apps.core.concurrency import not_modified
+from apps.core.errors import Conflict, Invalid, NotFound, PayloadTooLarge, ServiceError, Unavailable
+from apps.core.parsers import BinaryParser
+from apps.core.problems import Problem
+from apps.core.ranges import ByteRange, Unsatisfiable, requested
+from apps.kernels import selectors, services
+from apps.kernels.api.serializers import KernelSerializer
+from apps.kernels.cache import CorruptKernel, KernelStore
+from apps.kernels.lifecycle import DOWNLOADABLE
+from apps.kernels.models import CHUNK_BYTES, MAX_KERNEL_BYTES, Kernel
+from apps.morphogenesis.artefact import MAX_HEADER_BYTES
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/octet-stream"
+CACHE_CONTROL = "private, max-age=31536000, immutable"
+TIER = "l3"
+
+
+class LengthRequired(ServiceError):
+    status = 411
+    code = "length_required"
+
+
+class BinaryView(ApiView):
+    """The kernel as one safetensors file."""
+
+    serializer_class = KernelSerializer
+    parser_classes = (BinaryParser,)
+    max_body = MAX_KERNEL_BYTES
+    scopes = {"GET": "library:read", "PUT": "library:write"}
+    conditional = True
+    problems = {"GET": (409, 416), "PUT": (411,)}
+
+    def get_queryset(self) -> QuerySet[Kernel]:
+        return selectors.kernels()
+
+    @extend_schema(
+        responses={(200, MEDIA_TYPE): OpenApiTypes.BINARY, (206, MEDIA_TYPE): OpenApiTypes.BINARY},
+        parameters=[OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="one range of bytes")],
+    )
+    def get(self, request: Request, id: UUID) -> HttpResponseBase:
+        """The bytes, whole or one range of them."""
+        kernel = _downloadable(self.get_object())
+        headers = _headers(kernel)
+        if not_modified(request, headers["ETag"]):
+            return HttpResponse(status=304, headers=headers)
+        try:
+            part = requested(
+                request.headers.get("Range"),
+                request.headers.get("If-Range"),
+                size=kernel.size or 0,
+                etag=headers["ETag"],
+            )
+        except Unsatisfiable:
+            return _unsatisfiable(kernel)
+        headers["Content-Length"] = str(part.length if part else kernel.size)
+        if part:
+            headers["Content-Range"] = part.content_range
+        if request.method == "HEAD":
+            return HttpResponse(status=206 if part else 200, headers=headers, content_type=MEDIA_TYPE)
+        return _stream(kernel, part, headers)
+
+    @extend_schema(
+        request={MEDIA_TYPE: OpenApiTypes.BINARY},
+        responses={200: KernelSerializer, 201: KernelSerializer},
+        parameters=[
+            OpenApiParameter("Repr-Digest", str, OpenApiParameter.HEADER, description="sha-256=:...: of the body")
+        ],
+    )
+    def put(self, request: Request, id: UUID) -> Response:
+        """Upload the bytes of a kernel that awaits them. The same bytes again change nothing."""
+        kernel: Kernel = self.get_object()
+        expected = _expected_digest(request.headers.get("Repr-Digest"))
+        data = _read_body(request)
+        before = kernel.digest
+        uploaded = services.upload_binary(kernel=kernel, data=data, actor=actor_of(request), expected_digest=expected)
+        return self.show(uploaded, KernelSerializer, code=200 if before == uploaded.digest else 201)
+
+    def etag(self, thing: Any, data: Any) -> str:
+        return _etag(thing)
+
+
+def _etag(kernel: Kernel) -> str:
+    return f'"sha256:{kernel.digest}"'
+
+
+def _downloadable(kernel: Kernel) -> Kernel:
+    if kernel.digest is None:
+        raise NotFound(f"the kernel is {kernel.state} and has no bytes yet", code="no_binary")
+    if kernel.state not in DOWNLOADABLE:
+        raise Conflict(f"the kernel is {kernel.state}: its bytes are not given out", code="not_downloadable")
+    return kernel
+
+
+def _headers(kernel: Kernel) -> dict[str, str]:
+    digest = b64encode(bytes.fromhex(kernel.digest or "")).decode()
+    return {
+        "ETag": _etag(kernel),
+        "Cache-Control": CACHE_CONTROL,
+        "Accept-Ranges": "bytes",
+        "Repr-Digest": f"sha-256=:{digest}:",  # RFC 9530: of the whole representation, also in a 206
+        "X-Esper-Cache-Tier": TIER,
+        "Content-Disposition": f'attachment; filename="{kernel.name}.safetensors"',
+    }
+
+
+def _unsatisfiable(kernel: Kernel) -> HttpResponse:
+    return Problem(
+        status=416,
+        code="range",
+        detail=f"the kernel has {kernel.size} bytes",
+        headers={"Content-Range": f"bytes */{kernel.size}"},
+    ).response()
+
+
+def _stream(kernel: Kernel, part: ByteRange | None, headers: dict[str, str]) -> StreamingHttpResponse:
+    """The first piece is read before the status line goes out: a corrupt or silent store is still a proper problem."""
+    began = time.perf_counter()
+    pieces = _pieces(kernel, part)
+    first = next(pieces)
+    headers["Server-Timing"] = f"store;dur={(time.perf_counter() - began) * 1000:.1f}"
+    return StreamingHttpResponse(
+        chain([first], pieces), status=206 if part else 200, headers=headers, content_type=MEDIA_TYPE
+    )
+
+
+def _pieces(kernel: Kernel, part: ByteRange | None) -> Iterator[bytes]:
+    start, stop = (part.start, part.stop) if part else (0, None)
+    try:
+        yield from KernelStore().stream(kernel.digest or "", start, stop)
+    except CorruptKernel as error:
+        log.error("kernel_corrupt", kernel=str(kernel.pk), digest=error.digest, chunk=error.index)
+        services.quarantine_kernel(kernel=kernel, reason=str(error), actor=SYSTEM)
+        raise Unavailable("the stored bytes are corrupt; the kernel was quarantined", code="corrupt_kernel") from error
+
+
+def _expected_digest(header: str | None) -> str:
+    """Hex sha256 out of ``sha-256=:base64:`` (RFC 9530), or an empty string. Raises Invalid."""
+    if header is None:
+        return ""
+    for member in header.split(","):
+        algorithm, _, value = member.strip().partition("=")
+        if algorithm.lower() == "sha-256":
+            return _hex(value)
+    raise Invalid("needs a sha-256", pointer="/Repr-Digest", code="digest")
+
+
+def _hex(value: str) -> str:
+    try:
+        digest = b64decode(value.removeprefix(":").removesuffix(":"), validate=True)
+    except ValueError:
+        digest = b""
+    if len(digest) != hashlib.sha256().digest_size:
+        raise Invalid("is not sha-256=:base64:", pointer="/Repr-Digest", code="digest")
+    return digest.hex()
+
+
+def _read_body(request: Request) -> bytes:
+    """The body, once its announced length and its safetensors header are known to be within bounds.
+
+    Raises:
+        LengthRequired, PayloadTooLarge, Invalid.
+    """
+    announced = request.META.get("CONTENT_LENGTH") or ""
+    if not announced.isdigit():
+        raise LengthRequired("send Content-Length with the number of bytes")
+    length = int(announced)
+    if length > MAX_KERNEL_BYTES:
+        raise PayloadTooLarge(f"a kernel has at most {MAX_KERNEL_BYTES:,} bytes")
+    stream: Any = request._request
+    start = stream.read(8)
+    header = int.from_bytes(start, "little")
+    if len(start) < 8 or header > min(MAX_HEADER_BYTES, length - 8):
+        raise Invalid("this is not a safetensors file with a header of at most 1 MiB", code="not_safetensors")
+    body = b"".join(chain([start], iter(lambda: stream.read(CHUNK_BYTES), b"")))
+    if len(body) != length:
+        raise Invalid(f"{len(body)} bytes came, {length} were announced", code="truncated")
+    return body

@@ -1,0 +1,97 @@
+"""Kernels and field reports as the API shows and takes them."""
+
+from rest_framework import serializers
+
+from apps.core.serializers import FlatObject, Integers, JSONObject, StrictSerializer
+from apps.kernels.lifecycle import KernelState
+from apps.kernels.models import FieldReport, Kernel
+
+
+class KernelRow(serializers.ModelSerializer[Kernel]):
+    """``digest`` is the sha256 of the bytes, null until there are some."""
+
+    blueprint = serializers.CharField(source="blueprint_version.blueprint.name", read_only=True)
+    blueprint_id = serializers.UUIDField(source="blueprint_version.blueprint_id", read_only=True)
+    version = serializers.IntegerField(source="blueprint_version.number", read_only=True)
+    state = serializers.ChoiceField(choices=list(KernelState), read_only=True)
+    bindings = Integers(read_only=True)
+    compat = JSONObject(read_only=True)
+    tags = JSONObject(read_only=True)
+    metrics = JSONObject(read_only=True)
+
+    class Meta:
+        model = Kernel
+        fields: tuple[str, ...] = (
+            "id",
+            "name",
+            "blueprint",
+            "blueprint_id",
+            "version",
+            "state",
+            "operator",
+            "bindings",
+            "parameters",
+            "compat",
+            "digest",
+            "size",
+            "awaits_upload",
+            "rejection",
+            "tags",
+            "metrics",
+            "storage_tier",
+            "usage_count",
+            "last_used_at",
+            "created_at",
+            "updated_at",
+        )
+        read_only_fields = fields
+
+
+class KernelSerializer(KernelRow):
+    report = JSONObject(read_only=True, help_text="compile and validation: each stage with what it measured")
+    toolchain = JSONObject(read_only=True)
+
+    class Meta(KernelRow.Meta):
+        fields = (*KernelRow.Meta.fields, "report", "toolchain")
+        read_only_fields = fields
+
+
+class NewKernel(StrictSerializer):
+    blueprint = serializers.CharField(max_length=100, help_text="id or name")
+    version = serializers.IntegerField(
+        min_value=1, max_value=2**31 - 1, required=False, help_text="default: the newest"
+    )
+    bindings = Integers(required=False, help_text="symbol -> size; the spec's own sizes where one is missing")
+    tags = FlatObject(required=False)
+    awaits_upload = serializers.BooleanField(
+        default=False, help_text="true: nothing is compiled, the bytes come by PUT /kernels/{id}/binary"
+    )
+
+
+class FieldReportSerializer(serializers.ModelSerializer[FieldReport]):
+    """Losses and contributions in nats per held-out sample."""
+
+    class Meta:
+        model = FieldReport
+        fields = (
+            "id",
+            "kernel_id",
+            "run_id",
+            "seed_number",
+            "task",
+            "host",
+            "site",
+            "verdict",
+            "parameters",
+            "train_flops",
+            "loss_before",
+            "loss_after",
+            "contribution",
+            "contribution_low",
+            "contribution_high",
+            "rent",
+            "accuracy_difference",
+            "mcnemar_p",
+            "created_at",
+        )
+        read_only_fields = fields

@@ -1,0 +1,157 @@
+"""`/runs`, what they grew, and the commands that people give them. Clients with a loop of their own: ``external``."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.accounts.actors import actor_of
+from apps.checkpoints.api.serializers import CheckpointSerializer
+from apps.checkpoints.filters import CheckpointFilter
+from apps.checkpoints.models import Checkpoint
+from apps.checkpoints.selectors import checkpoints_of
+from apps.core.api import DetailView, ListView
+from apps.core.idempotency import idempotent
+from apps.training import selectors, services
+from apps.training.api.requests import CommandRequest, ExternalSettings, NewRun
+from apps.training.api.serializers import (
+    DecisionSerializer,
+    EpochMetricSerializer,
+    RunRow,
+    RunSerializer,
+    SeedRow,
+    SeedSerializer,
+)
+from apps.training.filters import DecisionFilter, RunFilter, SeedFilter, SeedOfRunFilter
+from apps.training.models import Decision, EpochMetric, RunKind, Seed, TrainingRun
+
+
+class RunResource(DetailView):
+    """A run at ``/runs/{id}``, whatever is done with it."""
+
+    serializer_class = RunSerializer
+    content_tagged = True
+
+    def get_queryset(self) -> QuerySet[TrainingRun]:
+        return selectors.runs()
+
+    def answer(self, run: TrainingRun, *, code: int = 200, location: str = "") -> Response:
+        """The run as it is after the service, with its annotations."""
+        return self.show(selectors.runs().get(pk=run.pk), RunSerializer, code=code, location=location)
+
+
+class RunListView(ListView):
+    serializer_class = RunRow
+    filterset_class = RunFilter
+    scopes = {"GET": "runs:read", "POST": "runs:write"}
+
+    def get_queryset(self) -> QuerySet[TrainingRun]:
+        return selectors.runs()
+
+    @extend_schema(request=NewRun, responses={201: RunSerializer})
+    @idempotent
+    def post(self, request: Request) -> Response:
+        """Create a run: `internal` ones are trained by our workers, `external` ones by a loop of your own."""
+        given = self.parse(NewRun)
+        create = self._create_external if given.pop("kind") == RunKind.EXTERNAL else services.create_run
+        run = create(actor=actor_of(request), **given)
+        view = RunView(request=request, format_kwarg=None)
+        return view.answer(run, code=201, location=f"/api/v1/runs/{run.pk}")
+
+    def _create_external(self, *, settings: Mapping[str, Any], **given: Any) -> TrainingRun:
+        read = self.parse_at("settings", ExternalSettings, settings)
+        return services.create_external_run(settings=settings, **read, **given)
+
+
+class RunView(RunResource):
+    scopes = {"GET": "runs:read"}
+
+
+class CommandView(RunResource):
+    """Asks something of a run, which it does at its next step boundary: the answer is 202."""
+
+    scopes = {"POST": "runs:write"}
+    http_method_names = ["post"]
+    command: ClassVar[Callable[..., TrainingRun]]
+
+    @extend_schema(request=CommandRequest, responses={202: RunSerializer})
+    @idempotent
+    def post(self, request: Request, id: UUID) -> Response:
+        given = self.parse(CommandRequest)
+        return self.answer(type(self).command(run=self.get_object(), actor=actor_of(request), **given), code=202)
+
+
+class PauseView(CommandView):
+    command = staticmethod(services.pause_run)
+
+
+class ResumeView(CommandView):
+    command = staticmethod(services.resume_run)
+
+
+class StopView(CommandView):
+    command = staticmethod(services.stop_run)
+
+
+class OfRunView(ListView):
+    """A list of what belongs to the run in the path."""
+
+    parent = TrainingRun
+    scopes = {"GET": "runs:read"}
+
+
+class RunMetricsView(OfRunView):
+    serializer_class = EpochMetricSerializer
+    sorts = ("epoch", "-epoch")
+
+    def get_queryset(self) -> QuerySet[EpochMetric]:
+        return EpochMetric.objects.filter(run_id=self.kwargs.get("id"))
+
+
+class RunSeedsView(OfRunView):
+    serializer_class = SeedRow
+    filterset_class = SeedOfRunFilter
+    sorts = ("number", "-number")
+
+    def get_queryset(self) -> QuerySet[Seed]:
+        return selectors.seeds_of(self.kwargs.get("id"))
+
+
+class RunCheckpointsView(OfRunView):
+    serializer_class = CheckpointSerializer
+    filterset_class = CheckpointFilter
+
+    def get_queryset(self) -> QuerySet[Checkpoint]:
+        return checkpoints_of(self.kwargs.get("id"))
+
+
+class SeedListView(ListView):
+    queryset = Seed.objects.select_related("slot")
+    serializer_class = SeedRow
+    filterset_class = SeedFilter
+    scopes = {"GET": "runs:read"}
+
+
+class SeedView(DetailView):
+    queryset = Seed.objects.select_related("slot").prefetch_related("transitions")
+    serializer_class = SeedSerializer
+    scopes = {"GET": "runs:read"}
+    content_tagged = True
+
+
+class DecisionListView(ListView):
+    queryset = Decision.objects.all()
+    serializer_class = DecisionSerializer
+    filterset_class = DecisionFilter
+    scopes = {"GET": "runs:read"}
+
+
+class DecisionView(DetailView):
+    queryset = Decision.objects.all()
+    serializer_class = DecisionSerializer
+    scopes = {"GET": "runs:read"}
+    content_tagged = True
