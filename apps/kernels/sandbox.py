@@ -88,6 +88,7 @@ class Sandbox:
         self._worker = worker
         self._limits = limits or Limits()
         self._workdir = workdir
+        self._process = os.getpid()
         self._child: _Child | None = None
 
     def __enter__(self) -> Self:
@@ -97,10 +98,10 @@ class Sandbox:
         self.close()
 
     def close(self) -> None:
-        """End the child, if one runs."""
-        if self._child is not None:
+        """End the child, if one runs. A forked copy of this object leaves it to the process that started it."""
+        if self._child is not None and self._process == os.getpid():
             self._child.close()
-            self._child = None
+        self._child = None
 
     @property
     def isolation(self) -> Mapping[str, str]:

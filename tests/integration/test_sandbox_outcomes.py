@@ -202,6 +202,16 @@ def test_the_child_dies_with_a_parent_that_is_killed() -> None:
     assert await_true(lambda: ended(child))
 
 
+def test_a_forked_process_leaves_its_parents_child_alone(sandbox: Sandbox) -> None:
+    pid = pid_of(sandbox)
+    script_pid = os.fork()
+    if script_pid == 0:
+        sandbox.close()
+        os._exit(0)
+    os.waitpid(script_pid, 0)
+    assert pid_of(sandbox) == pid
+
+
 def test_each_thread_keeps_a_sandbox_of_its_own() -> None:
     others: list[Sandbox] = []
     thread = threading.Thread(target=lambda: others.append(shared_sandbox()))
