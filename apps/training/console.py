@@ -104,8 +104,8 @@ class GrowthDisplay:
 
 
 def _seed_line(seed: Seed) -> Text:
-    text = f"  seed {seed.number} {seed.operator}@{seed.slot.site}: {seed.state.lower()}"
-    return Text(text, style=SEED_STYLES.get(SeedState(seed.state), ""))
+    text = f"  seed {seed.number} {seed.operator}@{seed.slot.site}: {seed.standing.lower()}"
+    return Text(text, style=SEED_STYLES.get(SeedState(seed.standing), ""))
 
 
 def result_table(run: TrainingRun, control: TrainingRun | None, summary: dict[str, object]) -> str:

@@ -137,6 +137,11 @@ class Seed(BaseModel):
     def __str__(self) -> str:
         return f"#{self.number} {self.operator}@{self.slot.site}"
 
+    @property
+    def standing(self) -> str:
+        """What became of the seed: its verdict if it has one (its state then follows the slot), else its state."""
+        return str(self.outcome.get("verdict") or self.state)
+
 
 class SeedTransition(models.Model):
     """One move of a seed, with what its gate measured and what it asked for."""
