@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin import sites
-from django.db.models import Model
+from django.db.models import DateTimeField, Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.text import capfirst
 from unfold.admin import ModelAdmin
 from unfold.dataclasses import UnfoldAction
 
+from apps.core.admin_display import time_column
 from apps.core.admin_site import EsperAdminSite
 
 # Unfold puts its site in place when it starts; this module is imported after that, and before every other admin module.
@@ -51,6 +52,25 @@ class ScopedAdmin(ModelAdmin):
     show_full_result_count = False
     actions_on_top = True
     change_form_outer_before_template = "admin/neighbours.html"
+
+    def __init__(self, model: type[Model], admin_site: Any) -> None:
+        super().__init__(model, admin_site)
+        times = [field for field in model._meta.concrete_fields if isinstance(field, DateTimeField)]
+        self._times = {field.name: time_column(field.name, str(field.verbose_name)) for field in times}
+
+    # --- Times are shown to the second
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        return [self._times.get(name, name) for name in super().get_list_display(request)]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return [self._times.get(name, name) for name in super().get_readonly_fields(request, obj)]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return [
+            (title, {**options, "fields": [self._times.get(name, name) for name in options["fields"]]})
+            for title, options in super().get_fieldsets(request, obj)
+        ]
 
     # --- Who may do what
 
@@ -102,19 +122,19 @@ class ScopedAdmin(ModelAdmin):
     def _neighbours(self, request: HttpRequest, row: Model) -> Iterator[Neighbours]:
         """Lists of rows that point to this one, as far as this user may read them, and its audit events."""
         by_key = [
-            (relation.related_model, f"{relation.field.name}__{relation.field.target_field.name}__exact", row.pk)
+            (relation.related_model._meta.label_lower, f"{relation.field.name}__exact", row.pk, relation.related_name)
             for relation in self.opts.get_fields(include_hidden=True)
-            if relation.auto_created and (relation.one_to_many or relation.one_to_one) and not relation.concrete
+            if relation.one_to_many and relation.auto_created
         ]
-        by_column = [(label, column, getattr(row, own)) for label, column, own in self.neighbours]
+        by_column = [(label, f"{column}__exact", getattr(row, own), None) for label, column, own in self.neighbours]
         registry = {model._meta.label_lower: page for model, page in self.admin_site._registry.items()}
-        for model, lookup, value in [*by_key, *by_column]:
-            page = registry.get(model if isinstance(model, str) else model._meta.label_lower)
+        for label, lookup, value, name in [*by_key, *by_column]:
+            page = registry.get(label)
             if page is None or not page.has_view_permission(request):
                 continue
-            opts = page.model._meta
+            opts = page.opts
             yield Neighbours(
-                title=str(capfirst(opts.verbose_name_plural)),
+                title=str(capfirst(name if page is self and name else opts.verbose_name_plural)),
                 url=f"{reverse(f'admin:{opts.app_label}_{opts.model_name}_changelist')}?{lookup}={value}",
                 count=page.model._default_manager.filter(**{lookup: value}).count(),
             )

@@ -1,9 +1,11 @@
 """How the admin shows what many tables have: links to other rows, digests, states, numbers with their unit."""
 
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from typing import Any
 
 from django.db.models import Model
+from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -31,14 +33,36 @@ def link(row: Model | None, text: object = None) -> str | SafeString:
     return link_to(row._meta.label_lower, row.pk, row if text is None else text)
 
 
-def state_column(labels: Mapping[Any, str], field: str = "state") -> Callable[..., Any]:
-    """A column that shows a state as a word on its colour: success, info, warning, danger or none."""
+def chip(text: object, label: str = "") -> SafeString:
+    """A word on its colour: success, info, primary, warning, danger or none."""
+    return render_to_string("unfold/helpers/label.html", {"text": text, "type": label})
 
-    @display(description="state", ordering=field, label=dict(labels))
-    def state(self: Any, row: Model) -> str:
-        return str(getattr(row, field))
+
+def state_column(labels: Mapping[Any, str], field: str = "state") -> Callable[..., Any]:
+    """A column for lists and pages that shows the state in ``field`` as a chip."""
+
+    @display(description=field, ordering=field)
+    def state(self: Any, row: Model) -> SafeString:
+        value = getattr(row, field)
+        return chip(value, labels.get(value, ""))
 
     return state
+
+
+def time_column(field: str, title: str) -> Callable[[Model], str | SafeString]:
+    """A column for the time in ``field``: to the second, UTC, the same width in every row."""
+
+    @display(description=title, ordering=field)
+    def time(row: Model) -> str | SafeString:
+        moment = getattr(row, field)
+        if moment is None:
+            return EMPTY
+        shown = f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        iso = moment.isoformat()
+        return format_html('<time datetime="{}" title="{}" class="whitespace-nowrap">{}</time>', iso, iso, shown)
+
+    time.__name__ = f"{field}_utc"
+    return time
 
 
 def short(digest: str | None) -> str | SafeString:

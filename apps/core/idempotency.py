@@ -7,13 +7,14 @@ stores nothing, so that its key can be used again.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.http import HttpResponse
 from django.utils import timezone
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -27,7 +28,7 @@ KEEP = timedelta(hours=24)
 KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
 STORED_HEADERS = ("Location", "ETag")
 
-Handler = Callable[..., Response]
+Handler = Callable[..., HttpResponse]
 
 
 def idempotent(handler: Handler) -> Handler:
@@ -39,7 +40,7 @@ def idempotent(handler: Handler) -> Handler:
     """
 
     @wraps(handler)
-    def keyed(view: Any, request: Request, *args: Any, **kwargs: Any) -> Response:
+    def keyed(view: Any, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
         key = request.headers.get(HEADER)
         if key is None:
             return handler(view, request, *args, **kwargs)
@@ -50,7 +51,7 @@ def idempotent(handler: Handler) -> Handler:
             stored = _stored(request, key)
             if stored is not None:
                 return _replay(stored)
-            response = handler(view, request, *args, **kwargs)
+            response = cast(Response, handler(view, request, *args, **kwargs))
             _store(request, key, response)
             return response
 
@@ -102,10 +103,11 @@ def _store(request: Request, key: str, response: Response) -> None:
         body_digest=digest,
         status=response.status_code,
         headers={name: response[name] for name in STORED_HEADERS if name in response},
-        body=json.loads(JSONRenderer().render(response.data) or b"null"),
+        body=JSONRenderer().render(response.data).decode(),
     )
 
 
-def _replay(stored: IdempotencyKey) -> Response:
-    headers: Mapping[str, str] = {**stored.headers, "Idempotency-Replayed": "true"}
-    return Response(stored.body, status=stored.status, headers=dict(headers))
+def _replay(stored: IdempotencyKey) -> HttpResponse:
+    """The same bytes as the first time."""
+    headers = {**stored.headers, "Idempotency-Replayed": "true"}
+    return HttpResponse(stored.body, status=stored.status, headers=headers, content_type="application/json")

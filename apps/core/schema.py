@@ -6,10 +6,10 @@ than the one that runs.
 
 from collections.abc import Iterator
 from http import HTTPStatus
+from inspect import cleandoc
 from typing import Any
 
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.plumbing import ResolvedComponent
 from rest_framework import serializers
 
 from apps.core.permissions import ANY, required_scope
@@ -68,6 +68,21 @@ def header(name: str, description: str, *, required: bool = False) -> dict[str, 
     }
 
 
+def component_name(code: int) -> str:
+    return HTTPStatus(code).phrase.replace(" ", "").replace("-", "")
+
+
+def add_problems(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """SPECTACULAR_SETTINGS["POSTPROCESSING_HOOKS"]: the problem, and one response for each status that says it."""
+    components = result["components"]
+    components["schemas"]["Problem"] = PROBLEM
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    components["responses"] = {
+        component_name(code): {"description": meaning, "content": content} for code, meaning in MEANINGS.items()
+    }
+    return result
+
+
 class EsperSchema(AutoSchema):
     """REST_FRAMEWORK["DEFAULT_SCHEMA_CLASS"]."""
 
@@ -84,9 +99,11 @@ class EsperSchema(AutoSchema):
         return [{"bearer": []}, {"session": []}]
 
     def get_description(self) -> str:  # type: ignore[override]
+        """What the handler says, else the view's own docstring (not one of a base class), and the scope."""
+        text = cleandoc(getattr(self._handler(), "__doc__", None) or vars(type(self.view)).get("__doc__") or "")
         scope = required_scope(self.view, self.method)
         needs = "any scope" if scope == ANY else f"the scope `{scope}`"
-        return f"{super().get_description() or ''}\n\nNeeds {needs}.".strip()
+        return f"{text}\n\nNeeds {needs}.".strip()
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         operation = super().get_operation(*args, **kwargs)
@@ -95,8 +112,9 @@ class EsperSchema(AutoSchema):
         operation.setdefault("parameters", []).extend(self._headers())
         responses = operation["responses"]
         for code in self._problems():
-            responses.setdefault(str(int(code)), self._problem(code))
+            responses.setdefault(str(code), {"$ref": f"#/components/responses/{component_name(code)}"})
         if self._is_conditional_read():
+            responses["200"]["headers"] = {"ETag": {"schema": {"type": "string"}}}
             responses.setdefault("304", {"description": "the version in If-None-Match is the current one"})
         return operation
 
@@ -121,16 +139,6 @@ class EsperSchema(AutoSchema):
         if self.method == "PATCH":
             yield from (412, 428)
         yield from getattr(self.view, "problems", {}).get(self.method, ())
-
-    def _problem(self, code: int) -> dict[str, Any]:
-        component = ResolvedComponent(
-            name="Problem", type=ResolvedComponent.SCHEMA, schema=PROBLEM, object="application/problem+json"
-        )
-        self.registry.register_on_missing(component)
-        return {
-            "description": MEANINGS.get(code, HTTPStatus(code).phrase),
-            "content": {MEDIA_TYPE: {"schema": component.ref}},
-        }
 
     def _handler(self) -> Any:
         return getattr(self.view, self.method.lower(), None)

@@ -41,6 +41,8 @@ def visible_tokens(request: Request) -> QuerySet[ApiToken]:
 
 
 class TokenListView(ListView):
+    """Your tokens, newest first; all tokens for who manages accounts."""
+
     serializer_class = TokenSerializer
     scopes = {"GET": ANY, "POST": ANY}
 
@@ -79,6 +81,8 @@ class TokenListView(ListView):
 
 
 class TokenView(DetailView):
+    """One token, without its secret."""
+
     serializer_class = TokenSerializer
     content_tagged = True
     scopes = {"GET": ANY, "DELETE": ANY}
@@ -94,6 +98,8 @@ class TokenView(DetailView):
 
 
 class UserListView(ListView):
+    """Users with their roles."""
+
     serializer_class = UserSerializer
     sorts = ("username", "-username", "-id", "id")
     scopes = {"GET": "accounts:manage"}
@@ -103,6 +109,8 @@ class UserListView(ListView):
 
 
 class UserView(DetailView):
+    """One user."""
+
     serializer_class = UserSerializer
     content_tagged = True
     scopes = {"GET": "accounts:manage", "PATCH": "accounts:manage"}

@@ -10,6 +10,8 @@ from apps.core.api import DetailView, ListView
 
 
 class AuditEventListView(ListView):
+    """The trail, newest first."""
+
     queryset = AuditEvent.objects.all()
     serializer_class = AuditEventSerializer
     filterset_class = AuditEventFilter
@@ -23,6 +25,8 @@ class AuditEventListView(ListView):
 
 
 class AuditEventView(DetailView):
+    """One event."""
+
     queryset = AuditEvent.objects.all()
     serializer_class = AuditEventSerializer
     content_tagged = True

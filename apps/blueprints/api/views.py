@@ -26,6 +26,8 @@ from apps.core.idempotency import idempotent
 
 
 class BlueprintListView(ListView):
+    """Blueprints, newest first."""
+
     serializer_class = BlueprintRow
     filterset_class = BlueprintFilter
     sorts = ("-id", "id", "name", "-name")
@@ -48,6 +50,8 @@ class BlueprintListView(ListView):
 
 
 class BlueprintView(DetailView):
+    """One blueprint."""
+
     queryset = Blueprint.objects.all()
     serializer_class = BlueprintSerializer
     scopes = {"GET": "library:read", "PATCH": "library:write"}
@@ -62,6 +66,8 @@ class BlueprintView(DetailView):
 
 
 class VersionListView(ListView):
+    """The versions of one blueprint, newest first."""
+
     parent = Blueprint
     serializer_class = BlueprintVersionSerializer
     filterset_class = BlueprintVersionFilter
@@ -84,6 +90,8 @@ class VersionListView(ListView):
 
 
 class VersionView(DetailView):
+    """One version with its spec."""
+
     serializer_class = BlueprintVersionSerializer
     lookup_field = "number"
     scopes = {"GET": "library:read"}

@@ -18,6 +18,8 @@ from apps.kernels.models import FieldReport, Kernel
 
 
 class KernelListView(ListView):
+    """Kernels, newest first, without their reports."""
+
     serializer_class = KernelRow
     filterset_class = KernelFilter
     sorts = ("-id", "id", "name", "-name")
@@ -53,6 +55,8 @@ def _version(reference: str, number: int | None) -> BlueprintVersion:
 
 
 class KernelView(DetailView):
+    """One kernel with its compile and validation report."""
+
     serializer_class = KernelSerializer
     content_tagged = True
     scopes = {"GET": "library:read"}
@@ -62,6 +66,8 @@ class KernelView(DetailView):
 
 
 class FieldReportListView(ListView):
+    """What grafts did to real runs, newest first."""
+
     queryset = FieldReport.objects.all()
     serializer_class = FieldReportSerializer
     filterset_class = FieldReportFilter

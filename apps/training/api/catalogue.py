@@ -64,6 +64,8 @@ class CatalogueSerializer(serializers.Serializer[Any]):
 
 
 class CatalogueView(ApiView):
+    """What a run may name."""
+
     serializer_class = CatalogueSerializer
     scopes = {"GET": ANY}
     conditional = True

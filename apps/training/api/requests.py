@@ -43,7 +43,7 @@ class ExternalSettings(serializers.Serializer[Any]):
     seed = serializers.IntegerField(min_value=0, max_value=INT, default=0)
 
 
-class CommandRequest(StrictSerializer):
+class RunCommand(StrictSerializer):
     reason = serializers.CharField(max_length=4000, required=False, help_text="kept in the audit trail")
 
 
@@ -89,7 +89,7 @@ class EpochEvent(Event):
     live_seeds = serializers.DictField(child=serializers.CharField(max_length=16), required=False)
 
 
-class RefusalRequest(StrictSerializer):
+class NewRefusal(StrictSerializer):
     action = serializers.ChoiceField(choices=list(Action))
     site = serializers.CharField(max_length=200, allow_blank=True)
     kernel = serializers.CharField(max_length=64, allow_blank=True)
@@ -108,7 +108,7 @@ class DecisionEvent(Event):
     seed = serializers.IntegerField(min_value=1, max_value=INT, required=False, allow_null=True)
     kernel = serializers.CharField(max_length=64, required=False, allow_blank=True)
     observed = JSONObject(required=False)
-    refused = RefusalRequest(many=True, required=False)
+    refused = NewRefusal(many=True, required=False)
 
 
 EVENTS: Mapping[str, type[Event]] = {"epoch": EpochEvent, "decision": DecisionEvent}

@@ -17,7 +17,7 @@ from apps.checkpoints.selectors import checkpoints_of
 from apps.core.api import DetailView, ListView
 from apps.core.idempotency import idempotent
 from apps.training import selectors, services
-from apps.training.api.requests import CommandRequest, ExternalSettings, NewRun
+from apps.training.api.requests import ExternalSettings, NewRun, RunCommand
 from apps.training.api.serializers import (
     DecisionSerializer,
     EpochMetricSerializer,
@@ -45,6 +45,8 @@ class RunResource(DetailView):
 
 
 class RunListView(ListView):
+    """Runs, newest first, each with its newest figures."""
+
     serializer_class = RunRow
     filterset_class = RunFilter
     scopes = {"GET": "runs:read", "POST": "runs:write"}
@@ -68,6 +70,8 @@ class RunListView(ListView):
 
 
 class RunView(RunResource):
+    """One run with its settings and its result."""
+
     scopes = {"GET": "runs:read"}
 
 
@@ -78,22 +82,28 @@ class CommandView(RunResource):
     http_method_names = ["post"]
     command: ClassVar[Callable[..., TrainingRun]]
 
-    @extend_schema(request=CommandRequest, responses={202: RunSerializer})
+    @extend_schema(request=RunCommand, responses={202: RunSerializer})
     @idempotent
     def post(self, request: Request, id: UUID) -> Response:
-        given = self.parse(CommandRequest)
+        given = self.parse(RunCommand)
         return self.answer(type(self).command(run=self.get_object(), actor=actor_of(request), **given), code=202)
 
 
 class PauseView(CommandView):
+    """Ask the run to pause. It resumes bit-exactly."""
+
     command = staticmethod(services.pause_run)
 
 
 class ResumeView(CommandView):
+    """Let a paused run go on."""
+
     command = staticmethod(services.resume_run)
 
 
 class StopView(CommandView):
+    """End the run for good."""
+
     command = staticmethod(services.stop_run)
 
 
@@ -105,6 +115,8 @@ class OfRunView(ListView):
 
 
 class RunMetricsView(OfRunView):
+    """What each epoch measured, from the first."""
+
     serializer_class = EpochMetricSerializer
     sorts = ("epoch", "-epoch")
 
@@ -113,6 +125,8 @@ class RunMetricsView(OfRunView):
 
 
 class RunSeedsView(OfRunView):
+    """The seeds of one run, in the order of germination."""
+
     serializer_class = SeedRow
     filterset_class = SeedOfRunFilter
     sorts = ("number", "-number")
@@ -122,6 +136,8 @@ class RunSeedsView(OfRunView):
 
 
 class RunCheckpointsView(OfRunView):
+    """The checkpoints of one run, newest first."""
+
     serializer_class = CheckpointSerializer
     filterset_class = CheckpointFilter
 
@@ -130,6 +146,8 @@ class RunCheckpointsView(OfRunView):
 
 
 class SeedListView(ListView):
+    """Seeds of all runs, newest first."""
+
     queryset = Seed.objects.select_related("slot")
     serializer_class = SeedRow
     filterset_class = SeedFilter
@@ -137,6 +155,8 @@ class SeedListView(ListView):
 
 
 class SeedView(DetailView):
+    """One seed with its transitions: what each gate measured and asked for."""
+
     queryset = Seed.objects.select_related("slot").prefetch_related("transitions")
     serializer_class = SeedSerializer
     scopes = {"GET": "runs:read"}
@@ -144,6 +164,8 @@ class SeedView(DetailView):
 
 
 class DecisionListView(ListView):
+    """Decisions of the policy, newest first."""
+
     queryset = Decision.objects.all()
     serializer_class = DecisionSerializer
     filterset_class = DecisionFilter
@@ -151,6 +173,8 @@ class DecisionListView(ListView):
 
 
 class DecisionView(DetailView):
+    """One decision."""
+
     queryset = Decision.objects.all()
     serializer_class = DecisionSerializer
     scopes = {"GET": "runs:read"}
