@@ -51,10 +51,14 @@ def escape(job: Mapping[str, Any], data: bytes, announce: Announce) -> Answer:
         "fork": os.fork,
         "thread": lambda: threading.Thread(target=int).start(),
         "signal_parent": lambda: os.kill(os.getppid(), 0),
-        "execute": lambda: os.execv("/bin/true", ["true"]),
     }
     report: dict[str, Any] = {name: _try(attempt) for name, attempt in attempts.items()}
     return {**report, "uid": os.getuid(), "environment": dict(os.environ), "directory": os.getcwd()}, b""
+
+
+def execute(job: Mapping[str, Any], data: bytes, announce: Announce) -> Answer:
+    """Become another program, one that writes a file."""
+    return {"execute": _try(lambda: os.execv("/bin/sh", ["sh", "-c", f"echo > '{job['file']}'"]))}, b""
 
 
 def echo(job: Mapping[str, Any], data: bytes, announce: Announce) -> Answer:
@@ -133,6 +137,7 @@ HANDLERS = {
     function.__name__: function
     for function in (
         escape,
+        execute,
         echo,
         noise,
         reject,

@@ -95,9 +95,16 @@ def test_it_cannot_reach_a_server_on_this_machine(home: Path, listener: socket.s
     assert not has_visitor(listener)
 
 
-def test_it_cannot_start_a_thread_a_process_or_a_program(home: Path, listener: socket.socket) -> None:
+def test_it_cannot_start_a_thread_or_a_process(home: Path, listener: socket.socket) -> None:
     report = escape(home, listener)
-    assert not any(worked(report, attempt) for attempt in ("thread", "fork", "execute"))
+    assert not any(worked(report, attempt) for attempt in ("thread", "fork"))
+
+
+def test_it_gains_nothing_by_becoming_another_program(home: Path) -> None:
+    home.chmod(0o777)
+    with Sandbox(WORKER) as sandbox:
+        sandbox.run({"kind": "execute", "file": str(home / "made")})
+    assert not (home / "made").exists()
 
 
 def test_it_cannot_change_files_that_everyone_may_change(home: Path, listener: socket.socket) -> None:

@@ -94,7 +94,7 @@ class _Builder:
         return st.sampled_from(list(self.sizes))
 
     def layer_params(self) -> st.SearchStrategy[dict[str, Any]]:
-        optional: dict[str, Any] = {"bias": st.booleans()}
+        optional: dict[str, Any] = {"bias": st.booleans(), "init": st.sampled_from(["default", "zeros"])}
         if self.image:
             optional |= {"kernel_size": st.sampled_from([1, 3]), "groups": st.sampled_from([1, 2])}
         return st.fixed_dictionaries({}, optional=optional)

@@ -49,6 +49,16 @@ def test_flops_count_a_multiply_add_as_two_and_scale_with_the_image() -> None:
     assert parse(residual()).flops((8, 4)) == 4 * (2 * 6 + 1) + 4 + 6 * (2 * 4 + 1)
 
 
+def test_groups_divide_the_cost_of_a_convolution() -> None:
+    params = {"out_channels": 4, "groups": 2, "bias": False}
+    nodes = [
+        {"id": "first", "op": "conv2d", "inputs": ["input"], "params": params},
+        {"id": "last", "op": "conv2d", "inputs": ["first"], "params": {**params, "init": "zeros"}},
+    ]
+    spec = {"version": 1, "operator": "residual", "input": ["N", 4, "H", "W"], "nodes": nodes, "output": "last"}
+    assert parse(spec).flops((1, 1)) == 2 * (2 * 9 * 2 * 4)
+
+
 def put(path: str, value: Any) -> Callable[[Spec], Spec]:
     """A change to a copy of the residual spec: set the value at a JSON pointer."""
 
@@ -219,6 +229,17 @@ class TestResidual:
         spec["nodes"].append({"id": "gate", "op": "sigmoid", "inputs": ["fc2"]})
         error = error_of({**spec, "output": "gate"})
         assert (error.pointer, error.code) == ("/nodes/3", "identity")
+
+    @pytest.mark.parametrize(("bias", "code"), [(True, "identity"), (False, None)])
+    def test_a_layer_behind_a_zero_keeps_it_only_without_a_bias(self, bias: bool, code: str | None) -> None:
+        spec = residual()
+        spec["nodes"].append(layer("after", "fc2", 6, bias=bias))
+        try:
+            parse({**spec, "output": "after"})
+            found = None
+        except SpecError as error:
+            found = error.code
+        assert found == code
 
     def test_a_product_with_a_zero_is_zero(self) -> None:
         spec = residual()
