@@ -5,7 +5,6 @@ than the one that runs.
 """
 
 from collections.abc import Iterator
-from http import HTTPStatus
 from inspect import cleandoc
 from typing import Any
 
@@ -69,7 +68,8 @@ def header(name: str, description: str, *, required: bool = False) -> dict[str, 
 
 
 def component_name(code: int) -> str:
-    return HTTPStatus(code).phrase.replace(" ", "").replace("-", "")
+    """Not from http.HTTPStatus, whose names differ between versions of Python."""
+    return f"Problem{code}"
 
 
 def add_problems(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
