@@ -30,6 +30,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def head(self, count: int) -> "Split":
+        """The first samples; the splits are shuffled."""
+        return Split(inputs=self.inputs[:count], targets=self.targets[:count])
+
     def to(self, device: torch.device) -> "Split":
         """The split on another device."""
         return Split(inputs=self.inputs.to(device), targets=self.targets.to(device))

@@ -188,7 +188,7 @@ class Growth:
             "slot_free": self.book.refusal(seed.site) is None,
             "group_free": not self.seeds,
             "parameters_after": learner.parameters,
-            "birth_difference": float((planting.full_strength_logits(learner, seed) - before).abs().max()),
+            "birth_difference": float((planting.logits_at(learner, seed, split) - before).abs().max()),
         }
         verdict = self._judge(Gate.G0, measured)
         if not verdict.passed:
@@ -315,6 +315,7 @@ class Growth:
             observed=verdict.measured,
         )
         if target is SeedState.GRAFTING:
+            planting.rescale(self._learner, seed, verdict.measured["scale"])
             seed.ramp = self._ramp(0.0, 1.0)
         self._journal.move(seed, target, reason=f"{verdict.gate} is passed", verdict=verdict)
         if last:

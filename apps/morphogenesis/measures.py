@@ -12,7 +12,7 @@ from apps.morphogenesis.evidence import Judged, paired_ablation
 from apps.morphogenesis.governor import Governor
 from apps.morphogenesis.learner import Learner
 from apps.morphogenesis.lifecycle import Gate
-from apps.morphogenesis.planting import full_strength_logits, without
+from apps.morphogenesis.planting import best_scale, logits_at, without
 from apps.morphogenesis.seeds import Seed
 from apps.morphogenesis.settings import RunSettings
 
@@ -45,18 +45,18 @@ def measure_boundary(observed: Observed) -> dict[str, Any]:
 
 
 def measure_shadow(observed: Observed) -> dict[str, Any]:
-    """G2: gradients since the seed began to train, and the held-out gain were it grafted at full strength."""
-    gradients = observed.seed.gradients
-    full = observed.learner.judge_logits(
-        full_strength_logits(observed.learner, observed.seed), observed.learner.data.validation
-    )
+    """G2: gradients since the seed began to train, and the held-out gain were it grafted."""
+    seed, learner, split = observed.seed, observed.learner, observed.learner.data.validation
+    gradients, scale = seed.gradients, best_scale(learner, seed)
+    grafted = learner.judge_logits(logits_at(learner, seed, split, scale), split)
     return {
         "epochs": observed.epochs,
         "gradient_readings": gradients.readings,
         "gradients_finite": gradients.finite if gradients.readings else None,
         "gradient_ratio": gradients.ratio,
         "gradient_peak": gradients.peak,
-        "shadow_gain": observed.held.loss - full.loss,
+        "scale": scale,
+        "shadow_gain": observed.held.loss - grafted.loss,
     }
 
 

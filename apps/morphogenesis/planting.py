@@ -1,21 +1,27 @@
 """Putting a kernel into a site of the host, and taking a live seed out again: the structural side of a germination."""
 
 import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from apps.morphogenesis import widen
 from apps.morphogenesis.artefact import KernelFormatError
 from apps.morphogenesis.contracts import SiteContract
+from apps.morphogenesis.datasets import Split
 from apps.morphogenesis.flops import forward_flops
 from apps.morphogenesis.learner import Learner
 from apps.morphogenesis.operators import Branch, load_artefact, unpack
 from apps.morphogenesis.protocols import KernelOffer, KernelSource, KernelUnavailable
 from apps.morphogenesis.seeds import Seed
 from apps.morphogenesis.slots import Mode
+
+SCALES = (1.0, 0.5, 0.25, 0.125, 0.0625)
+LINEAR_OPERATIONS = ("linear", "conv2d")
 
 
 def fetch(kernels: KernelSource, offer: KernelOffer) -> tuple[Branch, dict[str, Any]] | str:
@@ -78,12 +84,34 @@ def without(learner: Learner, seed: Seed) -> Iterator[None]:
         yield
 
 
-def full_strength_logits(learner: Learner, seed: Seed) -> Tensor:
-    """Held-out logits with the live seed at full strength."""
+def logits_at(learner: Learner, seed: Seed, split: Split, strength: float = 1.0) -> Tensor:
+    """Logits of a held-out pass with the live seed at this strength; a widening has but one."""
     if seed.operator == "widen":
-        return learner.logits(learner.data.validation)
-    with learner.host.slot(seed.site).at_strength(1.0):
-        return learner.logits(learner.data.validation)
+        return learner.logits(split)
+    with learner.host.slot(seed.site).at_strength(strength):
+        return learner.logits(split)
+
+
+def best_scale(learner: Learner, seed: Seed) -> float:
+    """The factor of ``SCALES`` on the shadow seed's output at which the loss on some training samples is lowest.
+
+    In the shadow a seed follows the gradient at strength zero: it learns a direction, and nothing tells it how far to
+    go. A line search completes that first-order step.
+    """
+    if not _is_scalable(learner, seed):
+        return 1.0
+    sample = learner.data.train.head(len(learner.data.validation))
+    losses = {scale: learner.judge_logits(logits_at(learner, seed, sample, scale), sample).loss for scale in SCALES}
+    return min(SCALES, key=lambda scale: losses[scale] if math.isfinite(losses[scale]) else math.inf)
+
+
+def rescale(learner: Learner, seed: Seed, scale: float) -> None:
+    """Multiply the output of a live residual seed by ``scale``, in its last layer."""
+    branch = learner.host.slot(seed.site).seed
+    assert branch is not None
+    with torch.no_grad():
+        for parameter in branch.get_submodule(branch.graph.output).parameters():
+            parameter.mul_(scale)
 
 
 def running_flops(learner: Learner, seed: Seed) -> int:
@@ -95,3 +123,10 @@ def running_flops(learner: Learner, seed: Seed) -> int:
     flops = forward_flops(learner.host)
     slot.mode = mode
     return flops
+
+
+def _is_scalable(learner: Learner, seed: Seed) -> bool:
+    if seed.operator == "widen":
+        return False
+    branch = learner.host.slot(seed.site).seed
+    return branch is not None and branch.graph.node(branch.graph.output).op in LINEAR_OPERATIONS

@@ -13,7 +13,7 @@ from unfold.paginator import InfinitePaginator
 from apps.accounts.admin_steps import Step, StepAdmin
 from apps.accounts.roles import Scope
 from apps.core.admin import ScopedAdmin
-from apps.core.admin_display import EMPTY, link, link_to, number, short, state_column
+from apps.core.admin_display import EMPTY, chip, link, link_to, number, short, state_column
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action
 from apps.training import selectors, services
@@ -85,7 +85,7 @@ class TrainingRunAdmin(StepAdmin):
     }
 
     list_display = [
-        *("name", "state_label", "task", "host", "kind"),
+        *("name", "state_label", "task", "host", "short_kind"),
         *("progress", "accuracy", "size_now", "owner_link", "created_at"),
     ]
     list_filter = [
@@ -116,9 +116,13 @@ class TrainingRunAdmin(StepAdmin):
     def asked(self, run: TrainingRun) -> str:
         return run.command.lower()
 
+    @display(description="kind", ordering="kind")
+    def short_kind(self, run: TrainingRun) -> str:
+        return run.kind
+
     @display(description="epoch")
     def progress(self, run: Any) -> str:
-        return f"{run.last_epoch or 0} of {run.epochs}"
+        return f"{run.last_epoch or 0}/{run.epochs}"
 
     @display(description="validation accuracy")
     def accuracy(self, run: Any) -> str:
@@ -270,9 +274,9 @@ class SeedTransitionAdmin(OfRunAdmin):
     def seed_link(self, transition: SeedTransition) -> str:
         return link(transition.seed)
 
-    @display(description="move", label=dict(SEED_LABELS))
-    def move(self, transition: SeedTransition) -> tuple[str, str]:
-        return transition.target, str(transition)
+    @display(description="move", ordering="target")
+    def move(self, transition: SeedTransition) -> str:
+        return chip(transition, SEED_LABELS.get(transition.target, ""))
 
 
 @admin.register(Decision)
@@ -289,7 +293,6 @@ class DecisionAdmin(OfRunAdmin):
     ]
 
     action_label = state_column(ACTION_LABELS, "action")
-    action_label.short_description = "action"  # type: ignore[attr-defined]
 
 
 @admin.register(EpochMetric)

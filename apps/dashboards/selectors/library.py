@@ -81,12 +81,24 @@ def blueprint_rows() -> list[Blueprint]:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeLine:
+    """One node of the spec, with its symbols bound."""
+
+    id: str
+    op: str
+    inputs: Sequence[str]
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class KernelPortrait:
+    """``proofs`` are the stages of the compile and validation reports, in the order in which they ran."""
+
     kernel: Kernel
     reports: Sequence[FieldReport]
     run_names: Mapping[UUID, str]
-    nodes: Sequence[Mapping[str, Any]]
-    stages: Sequence[tuple[str, Mapping[str, Any]]]
+    nodes: Sequence[NodeLine]
+    proofs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
 
 
 def portrait(kernel_id: UUID) -> KernelPortrait | None:
@@ -96,11 +108,15 @@ def portrait(kernel_id: UUID) -> KernelPortrait | None:
         return None
     reports = list(FieldReport.objects.filter(kernel=kernel).order_by("-id")[:MAX_REPORTS])
     names = TrainingRun.objects.filter(pk__in={report.run_id for report in reports}).values_list("pk", "name")
-    report = kernel.report if isinstance(kernel.report, dict) else {}
     return KernelPortrait(
         kernel=kernel,
         reports=reports,
         run_names=dict(names),
-        nodes=kernel.blueprint_version.spec.get("nodes", []),
-        stages=[(name, stage) for name, stage in report.items() if isinstance(stage, dict)],
+        nodes=[_node_line(node, kernel.bindings) for node in kernel.blueprint_version.spec.get("nodes", [])],
+        proofs=[(job, kernel.report[job].get("stages", [])) for job in ("compile", "validation") if job in kernel.report],
     )
+
+
+def _node_line(node: Mapping[str, Any], bindings: Mapping[str, int]) -> NodeLine:
+    params = {name: bindings.get(value, value) for name, value in node.get("params", {}).items()}
+    return NodeLine(id=node["id"], op=node["op"], inputs=node["inputs"], params=params)

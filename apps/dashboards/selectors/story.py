@@ -131,9 +131,9 @@ class Account:
         gain, rent = self.outcome.get("contribution"), self.outcome.get("rent")
         if gain is None or rent is None:
             return self.moves[-1].reason if self.moves else ""
-        low = self.outcome.get("contribution_low")
-        surely = "" if low is None else f" (surely {low:.4f})"
-        return f"gain {gain:.4f} nats{surely} against a rent of {rent:.4f}".replace("-", "\u2212")
+        low, high = self.outcome.get("contribution_low"), self.outcome.get("contribution_high")
+        interval = "" if low is None or high is None else f", interval {low:.4f} to {high:.4f}"
+        return f"gain {gain:.4f} nats{interval}; rent {rent:.4f}".replace("-", "\u2212")
 
 
 def ledger_of(run: TrainingRun) -> list[Account]:

@@ -137,6 +137,12 @@ def short_kernel(name: str) -> str:
 
 
 @register.filter
+def shape(values: object) -> str:
+    """['N', 64] -> 'N × 64'."""
+    return " \u00d7 ".join(str(value) for value in values) if isinstance(values, list | tuple) else numbers.MISSING
+
+
+@register.filter
 def lookup(values: Mapping[Any, Any], key: Any) -> Any:
     return values.get(key)
 

@@ -1,0 +1,170 @@
+"""The library's designs: blueprints with what people read about them, and their immutable versions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest, HttpResponse
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeNumericFilter
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from apps.accounts.admin_steps import PrettyJSONField, ServiceForm, ServiceFormAdmin, Step
+from apps.accounts.roles import Scope
+from apps.blueprints import services
+from apps.blueprints.lifecycle import VersionState
+from apps.blueprints.models import Blueprint, BlueprintVersion
+from apps.core.actors import Actor
+from apps.core.admin import ScopedAdmin
+from apps.core.admin_display import link, number, short, state_column
+
+VERSION_LABELS = {
+    VersionState.SUBMITTED: "info",
+    VersionState.COMPILING: "info",
+    VersionState.CHARACTERIZED: "success",
+    VersionState.INVALID: "danger",
+    VersionState.RETIRED: "warning",
+}
+
+
+class SpecForm(forms.Form):
+    """The spec of the next version, starting from the newest one."""
+
+    spec = PrettyJSONField(help_text="A wrong spec is refused with the place of the mistake.")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["spec"].widget.attrs["rows"] = 28
+
+
+def _newest_spec(blueprint: Blueprint) -> dict[str, Any]:
+    newest = blueprint.versions.order_by("-number").first()
+    return {"spec": newest.spec if newest else {}}
+
+
+def _submit(blueprint: Blueprint, actor: Actor, data: Mapping[str, Any]) -> BlueprintVersion:
+    return services.submit_version(blueprint=blueprint, spec=data["spec"], actor=actor)
+
+
+SUBMIT = Step(
+    title="Submit a version",
+    promises=(
+        "The spec is checked, and becomes the next version; a version never changes afterwards.",
+        "It is compiled when its first kernel is registered; runs see nothing of it before a kernel is VALIDATED.",
+        "A spec that is a version already is refused.",
+    ),
+    done="has a new version",
+    call=_submit,
+    form=SpecForm,
+    initial=_newest_spec,
+)
+
+
+FLAT = "A flat JSON object: text, numbers, true, false, null, and lists of these."
+
+
+class BlueprintAddForm(ServiceForm):
+    card = PrettyJSONField(required=False, initial=dict, help_text=f"What people read. {FLAT}")
+    tags = PrettyJSONField(required=False, initial=dict, help_text=f"What searches match. {FLAT}")
+
+    class Meta:
+        model = Blueprint
+        fields = ["name", "title", "card", "tags"]
+
+    def write(self) -> Blueprint:
+        return services.create_blueprint(**self.cleaned_data, actor=self.actor)
+
+
+class BlueprintChangeForm(BlueprintAddForm):
+    reason = forms.CharField(
+        max_length=1000,
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Stands in the audit trail, for everybody who may read it.",
+    )
+
+    class Meta(BlueprintAddForm.Meta):
+        fields = ["title", "card", "tags"]
+
+    def write(self) -> Blueprint:
+        return services.update_blueprint(blueprint=self.instance, **self.cleaned_data, actor=self.actor)
+
+
+@admin.register(Blueprint)
+class BlueprintAdmin(ServiceFormAdmin):
+    read_scope, write_scope = Scope.LIBRARY_READ, Scope.LIBRARY_WRITE
+    subject_type = "blueprint"
+    add_form, change_form = BlueprintAddForm, BlueprintChangeForm
+
+    list_display = ["name", "title", "version_count", "tags", "created_at"]
+    search_fields = ["name", "title", "id__exact"]
+    ordering = ["name"]
+    actions_detail = ["submit_version"]
+    readonly_fields = ["name", "workspace", "next_number", "id", "created_at", "updated_at"]
+    add_fieldsets = [(None, {"fields": ["name", "title", "card", "tags"]})]
+    fieldsets = [
+        (None, {"fields": ["name", "title", "card", "tags"]}),
+        ("Row", {"fields": ["workspace", "next_number", "id", "created_at", "updated_at"]}),
+    ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return super().get_readonly_fields(request, obj) if obj is not None else []
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        (title, first), *rest = super().get_fieldsets(request, obj)
+        asks_why = obj is not None and self.has_change_permission(request, obj)
+        return [(title, {**first, "fields": [*first["fields"], *(["reason"] if asks_why else [])]}), *rest]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Blueprint]:
+        return super().get_queryset(request).annotate(version_count=Count("versions"))
+
+    @display(description="versions", ordering="version_count")
+    def version_count(self, blueprint: Any) -> int:
+        return int(blueprint.version_count)
+
+    @action(
+        description="Submit a version",
+        url_path="submit",
+        icon="upload",
+        permissions=["write"],
+        variant=ActionVariant.PRIMARY,
+    )
+    def submit_version(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self.take(request, object_id, SUBMIT)
+
+
+@admin.register(BlueprintVersion)
+class BlueprintVersionAdmin(ScopedAdmin):
+    read_scope = Scope.LIBRARY_READ
+    subject_type = "blueprint_version"
+
+    list_display = ["version", "state_label", "operator", "size", "digest_short", "created_at"]
+    list_filter = [("state", ChoicesDropdownFilter), "operator", ("parameters", RangeNumericFilter)]
+    list_select_related = ["blueprint"]
+    search_fields = ["blueprint__name", "digest__startswith", "id__exact"]
+    fieldsets = [
+        (None, {"fields": ["blueprint_link", "number", "state_label", "operator", "size"]}),
+        ("Spec", {"fields": ["spec", "digest"]}),
+        ("Row", {"fields": ["id", "created_at", "updated_at"]}),
+    ]
+
+    state_label = state_column(VERSION_LABELS)
+
+    @display(description="version", ordering="-id")
+    def version(self, version: BlueprintVersion) -> str:
+        return str(version)
+
+    @display(description="blueprint", ordering="blueprint__name")
+    def blueprint_link(self, version: BlueprintVersion) -> str:
+        return link(version.blueprint)
+
+    @display(description="parameters", ordering="parameters")
+    def size(self, version: BlueprintVersion) -> str:
+        return number(version.parameters, ",d")
+
+    @display(description="digest")
+    def digest_short(self, version: BlueprintVersion) -> str:
+        return short(version.digest)
