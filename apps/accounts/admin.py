@@ -75,17 +75,19 @@ REVOKE = Step(
 
 
 class UserForm(ServiceForm):
+    secret = ""
+
     class Meta:
         model = User
         fields = ["username", "email", "role"]
 
     def write(self) -> User:
-        user, password = services.create_user(**self.cleaned_data, actor=self.actor)
-        user.secret = password
+        user, self.secret = services.create_user(**self.cleaned_data, actor=self.actor)
         return user
 
 
 class TokenForm(ServiceForm):
+    secret = ""
     name = forms.CharField(max_length=100, widget=UnfoldAdminTextInputWidget, help_text="What it is for.")
     scopes = forms.MultipleChoiceField(
         choices=[(scope, scope) for scope in Scope],
@@ -102,14 +104,13 @@ class TokenForm(ServiceForm):
 
     def write(self) -> ApiToken:
         data = self.cleaned_data
-        token, secret = services.issue_token(
+        token, self.secret = services.issue_token(
             user=data["user"],
             name=data["name"],
             scopes=data["scopes"],
             lifetime=timedelta(days=data["days"]),
             actor=self.actor,
         )
-        token.secret = secret  # type: ignore[attr-defined]
         return token
 
 
@@ -121,6 +122,10 @@ class SecretOnceAdmin(ServiceFormAdmin):
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
         return super().render_change_form(request, context, *args, **kwargs)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        obj.secret = form.secret
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         page = {

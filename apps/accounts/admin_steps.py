@@ -225,7 +225,7 @@ def _with_place(pointer: str, text: str) -> str:
     return f"{pointer}: {text}" if pointer.count("/") > 1 else text
 
 
-class ServiceForm(forms.ModelForm):  # type: ignore[type-arg]
+class ServiceForm(forms.ModelForm):
     """A form whose row a service writes. Its refusals, found in a dry run, become the errors of the fields."""
 
     actor: Actor
@@ -235,7 +235,7 @@ class ServiceForm(forms.ModelForm):  # type: ignore[type-arg]
         raise NotImplementedError
 
     def _post_clean(self) -> None:
-        super()._post_clean()
+        super()._post_clean()  # type: ignore[misc]
         if self.errors:
             return
         try:

@@ -3,12 +3,13 @@
 Writing goes through services only: see ``accounts.admin_steps`` for buttons with a reason and a preview.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin import sites
+from django.core.exceptions import PermissionDenied
 from django.db.models import DateTimeField, Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -43,8 +44,8 @@ class ScopedAdmin(ModelAdmin):
     write_scope: ClassVar[str] = ""
     subject_type: ClassVar[str] = ""
     neighbours: ClassVar[tuple[tuple[str, str, str], ...]] = ()
-    offered_in: ClassVar[dict[str, frozenset[str]]] = {}
-    """Button -> states in which it is shown. The service decides whether it works."""
+    offered_when: ClassVar[dict[str, Callable[[Any], bool]]] = {}
+    """Button -> whether it can do something for a row, so that it is shown. The service decides whether it works."""
 
     list_per_page = 50
     list_filter_submit = True
@@ -103,6 +104,8 @@ class ScopedAdmin(ModelAdmin):
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         row = self.get_object(request, object_id)
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
         if row is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
         return HttpResponseRedirect(self._trail_url(row))
@@ -145,11 +148,7 @@ class ScopedAdmin(ModelAdmin):
     # --- Buttons
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[UnfoldAction]:
-        """Those that this user may press, and that can do something in the row's state."""
-        row = self.get_object(request, str(object_id))
-        state = str(getattr(row, "state", ""))
-        return [
-            button
-            for button in super().get_actions_detail(request, object_id)
-            if state in self.offered_in.get(button.path, {state})
-        ]
+        """Those that this user may press, and that can do something for the row."""
+        buttons = super().get_actions_detail(request, object_id)
+        row = self.get_object(request, str(object_id)) if buttons else None
+        return [button for button in buttons if row and self.offered_when.get(button.path, lambda row: True)(row)]

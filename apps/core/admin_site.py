@@ -16,8 +16,17 @@ from unfold.sites import UnfoldAdminSite
 MENU = ("training", "kernels", "blueprints", "checkpoints", "audit", "accounts")
 """Apps in the order in which people ask for them; within an app, models in the order of their registration."""
 ACCENT = {
-    "50": "#eff6fd", "100": "#dbeafa", "200": "#bdd9f4", "300": "#90bfec", "400": "#5b9de0", "500": "#2f7dcb",
-    "600": "#0a58a8", "700": "#094a8d", "800": "#0b3e73", "900": "#0d345f", "950": "#09213e",
+    "50": "#eff6fd",
+    "100": "#dbeafa",
+    "200": "#bdd9f4",
+    "300": "#90bfec",
+    "400": "#5b9de0",
+    "500": "#2f7dcb",
+    "600": "#0a58a8",
+    "700": "#094a8d",
+    "800": "#0b3e73",
+    "900": "#0d345f",
+    "950": "#09213e",
 }
 """Shades of --accent in static/css/tokens.css: its light value is 600."""
 PASSWORDS = "Passwords are set at the terminal: manage.py changepassword NAME."

@@ -52,17 +52,13 @@ QUARANTINE = Step(
 )
 
 
-def _leading_to(target: KernelState) -> frozenset[str]:
-    return frozenset(source for source, to in KERNEL_LIFECYCLE.edges if to == target)
-
-
 @admin.register(Kernel)
 class KernelAdmin(StepAdmin):
     read_scope, write_scope = Scope.LIBRARY_READ, Scope.LIBRARY_WRITE
     subject_type = "kernel"
-    offered_in = {
-        "deprecate": _leading_to(KernelState.DEPRECATED),
-        "quarantine": _leading_to(KernelState.QUARANTINED),
+    offered_when = {
+        "deprecate": lambda kernel: KERNEL_LIFECYCLE.allows(kernel.state, KernelState.DEPRECATED),
+        "quarantine": lambda kernel: KERNEL_LIFECYCLE.allows(kernel.state, KernelState.QUARANTINED),
     }
 
     list_display = [

@@ -1,5 +1,6 @@
 """Runs, with the buttons that people have on them, and all that a run wrote down: to be read."""
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -15,19 +16,19 @@ from apps.accounts.roles import Scope
 from apps.core.admin import ScopedAdmin
 from apps.core.admin_display import EMPTY, chip, link, link_to, number, short, state_column
 from apps.morphogenesis.lifecycle import SeedState
-from apps.morphogenesis.protocols import Action
+from apps.morphogenesis.protocols import Action, Command
 from apps.training import selectors, services
 from apps.training.lifecycle import FINAL_RUN_STATES, RunState
 from apps.training.models import Decision, EpochMetric, Seed, SeedSlot, SeedTransition, TrainingRun
 
-RUN_LABELS = {
+RUN_LABELS: dict[str, str] = {
     RunState.RUNNING: "info",
     RunState.PAUSED: "warning",
     RunState.RECOVERING: "warning",
     RunState.COMPLETED: "success",
     RunState.FAILED: "danger",
 }
-SEED_LABELS = {
+SEED_LABELS: dict[str, str] = {
     SeedState.GERMINATED: "info",
     SeedState.TRAINING: "info",
     SeedState.GRAFTING: "primary",
@@ -37,7 +38,7 @@ SEED_LABELS = {
     SeedState.CULLED: "danger",
     SeedState.ROLLED_BACK: "danger",
 }
-ACTION_LABELS = {
+ACTION_LABELS: dict[str, str] = {
     Action.GERMINATE: "info",
     Action.FOSSILIZE: "success",
     Action.CULL: "danger",
@@ -78,10 +79,10 @@ class TrainingRunAdmin(StepAdmin):
     read_scope, write_scope = Scope.RUNS_READ, Scope.RUNS_WRITE
     subject_type = "run"
     neighbours = (("checkpoints.checkpoint", "run_id", "id"), ("kernels.fieldreport", "run_id", "id"))
-    offered_in = {
-        "pause": frozenset({RunState.RUNNING}),
-        "resume": frozenset({RunState.PAUSED, RunState.RUNNING}),
-        "stop": frozenset(set(RunState) - FINAL_RUN_STATES),
+    offered_when = {
+        "pause": lambda run: run.state == RunState.RUNNING and run.command == Command.CONTINUE,
+        "resume": lambda run: run.state == RunState.PAUSED or _is_pausing(run),
+        "stop": lambda run: run.state not in FINAL_RUN_STATES and run.command != Command.STOP,
     }
 
     list_display = [
@@ -190,9 +191,15 @@ class TrainingRunAdmin(StepAdmin):
         return self.take_all(request, runs, STOP)
 
 
+def _is_pausing(run: TrainingRun) -> bool:
+    return run.state == RunState.RUNNING and run.command == Command.PAUSE
+
+
 def _lease(run: TrainingRun, field: str) -> str:
     lease = getattr(run, "lease", None)
     value = getattr(lease, field, None)
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
     return EMPTY if value in (None, "") else str(value)
 
 
