@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from esper_site.embedded.home import REPOSITORY
 from esper_site.embedded.process import KEEPER, wait_for
-from tests.support.up import Up, manage
+from tests.support.up import Up, clean_environment, manage
 
 
 def answers(up: Up) -> bool:
@@ -155,4 +157,22 @@ def test_a_home_that_cannot_be_written_is_explained(small_disk: Path) -> None:
     result = manage(small_disk / "home", "up", "--only", "none")
     assert result.returncode == 1
     assert f"{small_disk / 'home'} cannot be written (Read-only file system)" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.mark.root
+def test_a_home_that_no_account_can_read_is_explained(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    without_capability = ["setpriv", "--bounding-set=-dac_read_search", sys.executable, REPOSITORY / "manage.py"]
+    result = subprocess.run(
+        [*without_capability, "up", "--only", "none"],
+        env=clean_environment(closed / "home"),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "that account cannot read" in result.stdout
     assert "Traceback" not in result.stdout + result.stderr
