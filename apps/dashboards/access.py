@@ -2,16 +2,22 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
 
+from apps.accounts.models import User
 from apps.accounts.roles import Scope
 
 View = Callable[..., HttpResponseBase]
+
+
+def viewer(request: HttpRequest) -> User:
+    """Who looks: inside a view wrapped by ``page`` it is a user."""
+    return cast(User, request.user)
 
 
 def page(scope: Scope, *, methods: tuple[str, ...] = ("GET", "HEAD")) -> Callable[[View], View]:

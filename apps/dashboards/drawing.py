@@ -36,7 +36,7 @@ class Interval:
 def intervals(
     rows: Sequence[tuple[float | None, float | None, float | None, float]], *, width: float
 ) -> list[Interval | None]:
-    """Place (low, middle, high, rent) rows on one scale that holds them all and zero; None where nothing was measured."""
+    """Place (low, middle, high, rent) rows on one scale that holds them all and zero; None: nothing was measured."""
     shown = [value for low, middle, high, rent in rows for value in (low, middle, high, rent) if value is not None]
     least, most = min([0.0, *shown]), max([0.0, *shown])
     span = (most - least) or 1.0

@@ -26,9 +26,7 @@ class StartRunForm(forms.Form):
     """What a person chooses; everything else takes the recipe of the task and host."""
 
     task = forms.ChoiceField(choices=[(card.name, card.title) for card in TASKS.values()])
-    host = forms.ChoiceField(
-        label="Host network", choices=[(card.name, card.title) for card in HOSTS.values()]
-    )
+    host = forms.ChoiceField(label="Host network", choices=[(card.name, card.title) for card in HOSTS.values()])
     epochs = _bounded("epochs", required=False, help_text="Empty: what the recipe of the task and host says.")
     seed = _bounded("seed", initial=0, help_text="The same seed and library give the same network, bit for bit.")
     name = forms.CharField(max_length=120, required=False, help_text="Empty: task, host and the time.")

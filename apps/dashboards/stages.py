@@ -1,4 +1,4 @@
-"""How states look and read on the pages: one table each for runs, seeds and kernels. Colours live in static/css/tokens.css.
+"""How states look and read on the pages: one table a kind. Colours live in static/css/tokens.css.
 
 A state is never shown by colour alone: ``word`` stands beside ``icon``, a symbol of static/icons.svg.
 """
@@ -23,7 +23,7 @@ class Look:
 
 SEED_LOOKS: dict[str, Look] = {
     SeedState.DORMANT: Look("dormant", "dot", "dormant", "an empty place in the network"),
-    SeedState.GERMINATED: Look("germinated", "sprout", "germinated", "a kernel is in the slot; the network's function is unchanged"),
+    SeedState.GERMINATED: Look("germinated", "sprout", "germinated", "in the slot; the network computes as before"),
     SeedState.TRAINING: Look("training", "train", "training", "learns beside the network, isolated from it"),
     SeedState.GRAFTING: Look("grafting", "graft", "grafting", "its strength ramps up from 0 to 1"),
     SeedState.STABILIZING: Look("stabilizing", "settle", "stabilizing", "statistics settle at full strength"),

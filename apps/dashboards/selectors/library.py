@@ -7,7 +7,6 @@ from uuid import UUID
 
 from django.db.models import Avg, Count, Q, QuerySet
 
-from apps.blueprints import selectors as blueprints
 from apps.blueprints.models import Blueprint
 from apps.core.ids import parse_id
 from apps.dashboards.selectors.runs import clean_text
@@ -77,7 +76,11 @@ def _with_outcomes(found: QuerySet[Kernel]) -> QuerySet[Kernel]:
 
 def blueprint_rows() -> list[Blueprint]:
     """Every blueprint with the number of its versions and kernels."""
-    return list(blueprints.blueprints().annotate(kernel_count=Count("versions__kernels", distinct=True))[:PAGE_SIZE])
+    counts = {
+        "version_total": Count("versions", distinct=True),
+        "kernel_total": Count("versions__kernels", distinct=True),
+    }
+    return list(Blueprint.objects.annotate(**counts).order_by("name")[:PAGE_SIZE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,9 @@ def portrait(kernel_id: UUID) -> KernelPortrait | None:
         reports=reports,
         run_names=dict(names),
         nodes=[_node_line(node, kernel.bindings) for node in kernel.blueprint_version.spec.get("nodes", [])],
-        proofs=[(job, kernel.report[job].get("stages", [])) for job in ("compile", "validation") if job in kernel.report],
+        proofs=[
+            (job, kernel.report[job].get("stages", [])) for job in ("compile", "validation") if job in kernel.report
+        ],
     )
 
 

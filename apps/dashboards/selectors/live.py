@@ -25,6 +25,7 @@ from apps.training.models import Decision, EpochMetric, RunKind, RunLease, SeedT
 
 MAX_POINTS = 1000
 MAX_SNAPSHOTS = 500
+TAKEN = (CheckpointState.COMMITTED, CheckpointState.EXPIRED)
 MOVING = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.RECOVERING})
 CONTROL_PATIENCE = timedelta(minutes=10)
 
@@ -61,6 +62,7 @@ class Stamp:
     last_epoch: int
     last_at: datetime | None
     snapshots: int
+    kept: int
     control: TrainingRun | None
 
     @property
@@ -106,7 +108,9 @@ def stamp(run: TrainingRun) -> Stamp:
         metrics=measured["count"],
         last_epoch=measured["epoch"] or 0,
         last_at=measured["at"],
-        snapshots=Checkpoint.objects.filter(run_id=run.pk, state=CheckpointState.COMMITTED).count(),
+        **Checkpoint.objects.filter(run_id=run.pk, state__in=TAKEN).aggregate(
+            snapshots=Count("id"), kept=Count("id", filter=Q(state=CheckpointState.COMMITTED))
+        ),
         control=run.controls.order_by("-id").first(),
     )
 
@@ -160,9 +164,7 @@ def lanes(run: TrainingRun) -> dict[str, Any]:
 
     Times are (epoch, step): the page puts them on its epoch axis by the steps.
     """
-    moves = list(
-        SeedTransition.objects.filter(run=run).select_related("seed__slot").order_by("sequence")[:MAX_POINTS]
-    )
+    moves = list(SeedTransition.objects.filter(run=run).select_related("seed__slot").order_by("sequence")[:MAX_POINTS])
     sites = dict.fromkeys([*sites_of(run), *(move.seed.slot.site for move in moves)])
     return {"sites": list(sites), "spans": _spans(moves), "events": [*_marks(moves), *_snapshots(run.pk)]}
 
@@ -219,7 +221,7 @@ def _mark(move: SeedTransition) -> str:
 
 def _snapshots(run_id: UUID) -> list[dict[str, Any]]:
     rows = (
-        Checkpoint.objects.filter(Q(run_id=run_id), state=CheckpointState.COMMITTED)
+        Checkpoint.objects.filter(run_id=run_id, state__in=TAKEN)
         .order_by("-step")
         .values_list("epoch", "step")[:MAX_SNAPSHOTS]
     )

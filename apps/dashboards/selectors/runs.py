@@ -23,7 +23,7 @@ HEAVY = ("settings", "library", "environment", "failure")
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """What the query string asks for. ``chosen`` has one value a name at most; ``after`` is the last id of the page before."""
+    """What the query string asks for. ``chosen`` has one value a name at most; ``after`` ends the page before."""
 
     chosen: Mapping[str, str] = field(default_factory=dict)
     mine: bool = False
@@ -60,7 +60,7 @@ class SeedMark:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One run with what its row shows. ``accuracy`` is the test accuracy once there is one, else the last validation."""
+    """One run with what its row shows. ``accuracy`` is the test accuracy once there is one, else validation's."""
 
     run: TrainingRun
     accuracy: float | None
@@ -139,7 +139,7 @@ def _row(
 
 
 def _sparks(ids: Sequence[UUID]) -> dict[UUID, list[float | None]]:
-    """Mean validation accuracy in up to ``SPARK_POINTS`` equal parts of the epochs so far; None where there is no row."""
+    """Mean validation accuracy in up to ``SPARK_POINTS`` equal parts of the epochs so far; None: no row."""
     rows = (
         EpochMetric.objects.filter(run__in=ids)
         .values("run_id", part=F("epoch") * SPARK_POINTS / F("run__epochs"))

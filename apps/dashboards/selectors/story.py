@@ -1,4 +1,4 @@
-"""The story of a run: what was decided and why, what each seed cost and earned, and how it compares with its control."""
+"""The story of a run: what was decided and why, what each seed cost and earned, how it compares with its control."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +31,15 @@ VERBS: dict[str, str] = {
     Action.ROLLBACK: "rolled back",
     Action.HOLD: "held",
 }
+VERB_STEMS: dict[str, str] = {
+    Action.GERMINATE: "germination",
+    Action.ADVANCE: "the next stage",
+    Action.FOSSILIZE: "fossilisation",
+    Action.CULL: "a cull",
+    Action.CANCEL: "a cancellation",
+    Action.ROLLBACK: "a rollback",
+    Action.HOLD: "holding",
+}
 TONES: dict[str, str] = {
     Action.GERMINATE: SeedState.GERMINATED,
     Action.ADVANCE: SeedState.TRAINING,
@@ -43,11 +52,20 @@ TONES: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedLine:
+    """An alternative that was not taken: ``what`` it was, and why not."""
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sentence:
     """One decision, or several holds in a row told as one. ``newest`` is the last of them."""
 
     decisions: Sequence[Decision]
     kernel: str
+    refused: Sequence[RefusedLine]
 
     @property
     def newest(self) -> Decision:
@@ -71,7 +89,11 @@ class Sentence:
     def object(self) -> str:
         """What it was done to: ``widen_linear@layers.0.width``, or nothing for a hold."""
         kernel = self.kernel or (f"seed {self.newest.seed_number}" if self.newest.seed_number else "")
-        return f"{kernel}@{self.newest.site}" if self.newest.site and kernel else kernel or self.newest.site
+        return _at(kernel, self.newest.site)
+
+    @property
+    def reason(self) -> str:
+        return _stopped(self.newest.reason)
 
 
 def decisions_of(run: TrainingRun, kernels: Mapping[str, str]) -> tuple[list[Sentence], int]:
@@ -80,8 +102,36 @@ def decisions_of(run: TrainingRun, kernels: Mapping[str, str]) -> tuple[list[Sen
     left_out = max(0, run.decisions.count() - MAX_DECISIONS) if len(newest) > MAX_DECISIONS else 0
     ordered = newest[:MAX_DECISIONS][::-1]
     groups = (list(group) for _, group in groupby(ordered, key=_hold_key))
-    sentences = [Sentence(decisions=group, kernel=kernels.get(group[-1].kernel_digest, "")) for group in groups]
-    return sentences[::-1], left_out
+    return [_sentence(group, kernels) for group in groups][::-1], left_out
+
+
+def _sentence(group: Sequence[Decision], kernels: Mapping[str, str]) -> Sentence:
+    newest = group[-1]
+    refused = [refusal for refusal in newest.refused if isinstance(refusal, dict)]
+    return Sentence(
+        decisions=group,
+        kernel=kernels.get(newest.kernel_digest, ""),
+        refused=[
+            RefusedLine(what=_refused(refusal, kernels), reason=_stopped(refusal.get("reason", "")))
+            for refusal in refused
+        ],
+    )
+
+
+def _refused(refusal: Mapping[str, Any], kernels: Mapping[str, str]) -> str:
+    digest = str(refusal.get("kernel", ""))
+    kernel = kernels.get(digest, short_name(digest)[:40])
+    return _at(kernel or VERB_STEMS.get(refusal.get("action", ""), "something"), str(refusal.get("site", "")))
+
+
+def _at(kernel: str, site: str) -> str:
+    return f"{kernel}@{site}" if kernel and site else kernel or site
+
+
+def _stopped(sentence: str) -> str:
+    """The sentence with a capital letter and one full stop."""
+    text = sentence.strip().rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _hold_key(decision: Decision) -> tuple[Any, ...]:
@@ -93,9 +143,12 @@ def _hold_key(decision: Decision) -> tuple[Any, ...]:
 
 def kernel_names(run: TrainingRun, seeds: Iterable[Seed]) -> dict[str, str]:
     """Digest -> the blueprint's name that people know it by."""
-    offers = run.library if isinstance(run.library, list) else []
-    names = {offer["digest"]: short_name(offer.get("name", "")) for offer in offers if "digest" in offer}
+    names = {offer["digest"]: short_name(offer.get("name", "")) for offer in _offers(run) if "digest" in offer}
     return names | {seed.kernel_digest: short_name(seed.kernel_name) for seed in seeds if seed.kernel_name}
+
+
+def _offers(run: TrainingRun) -> list[dict[str, Any]]:
+    return run.library if isinstance(run.library, list) else []
 
 
 def short_name(kernel: str) -> str:
@@ -105,14 +158,14 @@ def short_name(kernel: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One seed in the ledger: what it is, its moves, and rent against gain. Gains and rent in nats per held-out sample."""
+    """One seed in the ledger: what it is, its moves, and rent against gain. In nats per held-out sample."""
 
     seed: Seed
     name: str
     fate: str
+    parameters: int | None
     moves: Sequence[SeedTransition]
     drawing: Interval | None
-    has_moves_left_out: bool = False
     outcome: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -143,12 +196,14 @@ def ledger_of(run: TrainingRun) -> list[Account]:
     moves: dict[UUID, list[SeedTransition]] = {}
     for move in SeedTransition.objects.filter(run=run).order_by("sequence"):
         moves.setdefault(move.seed_id, []).append(move)
+    sizes = {offer.get("digest"): offer.get("parameters") for offer in _offers(run)}
     drawings = intervals([_interval(seed.outcome) for seed in seeds], width=LEDGER_WIDTH)
     return [
         Account(
             seed=seed,
             name=short_name(seed.kernel_name) or seed.operator,
             fate=fates.get(seed.pk, seed.state),
+            parameters=seed.outcome.get("parameters", sizes.get(seed.kernel_digest)),
             moves=moves.get(seed.pk, []),
             drawing=drawing,
             outcome=seed.outcome,
@@ -220,15 +275,13 @@ def since(run: TrainingRun) -> Since:
 
 def last_command(run: TrainingRun) -> Since | None:
     """Who asked last for a pause, a resume or a stop, and why."""
-    event = (
-        audit.events_of(subject_type="run", subject_id=str(run.pk)).filter(type="run.command").first()
-    )
+    event = audit.events_of(subject_type="run", subject_id=str(run.pk)).filter(type="run.command").first()
     return Since(at=event.at, by=_actor(event), reason=event.reason) if event else None
 
 
 def _actor(event: AuditEvent) -> str:
     names = audit.actor_names([event.actor_id])
-    return names.get(event.actor_id, "") if event.actor_id else event.actor_kind
+    return names.get(event.actor_id, "somebody") if event.actor_id else f"the {event.actor_kind}"
 
 
 def checkpoints_of(run: TrainingRun) -> tuple[list[Checkpoint], int]:
@@ -239,9 +292,7 @@ def checkpoints_of(run: TrainingRun) -> tuple[list[Checkpoint], int]:
 
 def latest_snapshot(run: TrainingRun) -> Checkpoint | None:
     """What the run would go on from."""
-    return (
-        Checkpoint.objects.filter(run_id=run.pk, state=CheckpointState.COMMITTED).order_by("-step", "-id").first()
-    )
+    return Checkpoint.objects.filter(run_id=run.pk, state=CheckpointState.COMMITTED).order_by("-step", "-id").first()
 
 
 def is_final(run: TrainingRun) -> bool:

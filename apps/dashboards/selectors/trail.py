@@ -8,6 +8,7 @@ from apps.audit import selectors as audit
 from apps.audit.catalogue import EVENT_TYPES
 from apps.audit.models import AuditEvent
 from apps.blueprints.models import Blueprint
+from apps.checkpoints.models import Checkpoint
 from apps.core.ids import parse_id
 from apps.kernels.models import Kernel
 from apps.training.models import Seed, TrainingRun
@@ -44,6 +45,8 @@ class Line:
     name: str
     page: str
     """The name of the URL of the subject's page, or nothing."""
+    to: str
+    """The state that it was moved to, or what was asked of it."""
 
     @property
     def is_refusal(self) -> bool:
@@ -80,22 +83,42 @@ def _lines(events: Sequence[AuditEvent]) -> list[Line]:
             verb=EVENT_TYPES[event.type].sentence if event.type in EVENT_TYPES else event.type,
             name=names.get((event.subject_type, event.subject_id), ""),
             page=PAGES.get(event.subject_type, ""),
+            to=_target(event),
         )
         for event in events
     ]
 
 
+def _target(event: AuditEvent) -> str:
+    changes = {change.get("path"): change.get("value") for change in event.diff if isinstance(change, dict)}
+    is_move = event.type.endswith("transition") or event.type == "run.command"
+    return str(changes.get("/state") or changes.get("/command") or "") if is_move else ""
+
+
 def _names(events: Sequence[AuditEvent]) -> dict[tuple[str, str], str]:
     """What the subjects are called, where they have a name that is not personal. One query a kind."""
     found: dict[tuple[str, str], str] = {}
-    for kind, model in (("run", TrainingRun), ("kernel", Kernel), ("blueprint", Blueprint)):
+    named: dict[str, type[TrainingRun | Kernel | Blueprint]] = {
+        "run": TrainingRun,
+        "kernel": Kernel,
+        "blueprint": Blueprint,
+    }
+    for kind, model in named.items():
         ids = _ids(events, kind)
-        rows = model.objects.filter(pk__in=ids).values_list("pk", "name") if ids else []  # type: ignore[attr-defined]
-        found |= {(kind, str(key)): name for key, name in rows}
+        if ids:
+            found |= {
+                (kind, str(key)): name for key, name in model.objects.filter(pk__in=ids).values_list("pk", "name")
+            }
     ids = _ids(events, "seed")
     for seed in Seed.objects.filter(pk__in=ids).select_related("slot", "run") if ids else []:
         found["seed", str(seed.pk)] = f"{seed} of {seed.run.name}"
-    return found
+    ids = _ids(events, "checkpoint")
+    checkpoints = list(Checkpoint.objects.filter(pk__in=ids).values_list("pk", "epoch", "run_id") if ids else [])
+    runs = dict(TrainingRun.objects.filter(pk__in={row[2] for row in checkpoints}).values_list("pk", "name"))
+    return found | {
+        ("checkpoint", str(key)): f"after epoch {epoch} of {runs.get(run_id, run_id)}"
+        for key, epoch, run_id in checkpoints
+    }
 
 
 def _ids(events: Sequence[AuditEvent], kind: str) -> set[UUID]:

@@ -11,7 +11,6 @@ from django.utils.safestring import SafeString
 
 from apps.accounts.roles import Scope
 from apps.dashboards import drawing, numbers
-from apps.dashboards.selectors.story import short_name
 from apps.dashboards.stages import look
 
 register = template.Library()
@@ -58,7 +57,9 @@ def rail(context: template.Context) -> dict[str, Any]:
 def icon(name: str) -> SafeString:
     """A symbol of static/icons.svg; beside it always stands a word."""
     return format_html(
-        '<svg class="icon" aria-hidden="true" focusable="false"><use href="{}#{}"></use></svg>', static("icons.svg"), name
+        '<svg class="icon" aria-hidden="true" focusable="false"><use href="{}#{}"></use></svg>',
+        static("icons.svg"),
+        name,
     )
 
 
@@ -129,11 +130,6 @@ def _text(value: object) -> str:
     if isinstance(value, int | float):
         return numbers.plain(value)
     return numbers.MISSING if value is None else str(value)
-
-
-@register.filter
-def short_kernel(name: str) -> str:
-    return short_name(name)
 
 
 @register.filter

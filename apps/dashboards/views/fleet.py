@@ -11,5 +11,11 @@ from apps.dashboards.selectors import fleet as selectors
 @page(Scope.RUNS_READ)
 def overview(request: HttpRequest) -> HttpResponse:
     parts = selectors.parts()
-    context = {"parts": parts, "failing": [part for part in parts if part.problem], "leases": selectors.leases()}
+    context = {
+        "parts": parts,
+        "failing": [part for part in parts if part.problem],
+        "queues": selectors.queues(),
+        "waiting": selectors.waiting(),
+        "leases": selectors.leases(),
+    }
     return render(request, "fleet.html", context)

@@ -16,7 +16,17 @@ from apps.dashboards.selectors import live
 from apps.training.models import Decision, EpochMetric, SeedTransition, TrainingRun
 
 TABLE_ROWS = 200
-SEED_COLUMNS = ("epoch", "step", "seed__number", "seed__slot__site", "seed__operator", "source", "target", "gate", "reason")
+SEED_COLUMNS = (
+    "epoch",
+    "step",
+    "seed__number",
+    "seed__slot__site",
+    "seed__operator",
+    "source",
+    "target",
+    "gate",
+    "reason",
+)
 DECISION_COLUMNS = ("epoch", "step", "sequence", "action", "rule", "site", "seed_number", "kernel_digest", "reason")
 
 

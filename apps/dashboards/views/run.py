@@ -12,7 +12,7 @@ from apps.accounts.actors import actor_of
 from apps.accounts.roles import Scope
 from apps.core.errors import ServiceError
 from apps.dashboards import health
-from apps.dashboards.access import page
+from apps.dashboards.access import page, viewer
 from apps.dashboards.charts import CHARTS
 from apps.dashboards.selectors import live, story
 from apps.dashboards.stages import SEED_LOOKS
@@ -100,7 +100,7 @@ def panels_of(request: HttpRequest, run: TrainingRun) -> dict[str, Any]:
     names = story.kernel_names(run, [account.seed for account in ledger])
     decisions, decisions_left_out = story.decisions_of(run, names)
     checkpoints, checkpoint_count = story.checkpoints_of(run)
-    may_write = request.user.has_scope(Scope.RUNS_WRITE)  # type: ignore[union-attr]
+    may_write = viewer(request).has_scope(Scope.RUNS_WRITE)
     return {
         "run": run,
         "stamp": stamp,
@@ -117,7 +117,7 @@ def panels_of(request: HttpRequest, run: TrainingRun) -> dict[str, Any]:
         "checkpoint_count": checkpoint_count,
         "comparison": story.comparison_of(run),
         "has_lanes": bool(ledger) or bool(live.sites_of(run)),
-        "may_audit": request.user.has_scope(Scope.AUDIT_READ),  # type: ignore[union-attr]
+        "may_audit": viewer(request).has_scope(Scope.AUDIT_READ),
         "again": "?" + urlencode({name: getattr(run, name) for name in ("task", "host", "epochs", "seed")}),
     }
 

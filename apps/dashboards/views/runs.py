@@ -10,7 +10,7 @@ from django_htmx.http import HttpResponseClientRedirect
 from apps.accounts.actors import actor_of
 from apps.accounts.roles import Scope
 from apps.core.errors import ServiceError
-from apps.dashboards.access import page
+from apps.dashboards.access import page, viewer
 from apps.dashboards.chips import run_chips
 from apps.dashboards.forms import StartRunForm
 from apps.dashboards.selectors import runs as selectors
@@ -22,12 +22,12 @@ from apps.training.models import TrainingRun
 @page(Scope.RUNS_READ)
 def listing(request: HttpRequest) -> HttpResponse:
     wanted = selectors.RunFilter.parse(request.GET)
-    found = selectors.page(wanted, viewer_id=request.user.pk)
+    found = selectors.page(wanted, viewer_id=viewer(request).pk)
     context = {
         "page": found,
         "wanted": wanted,
         "chips": run_chips(wanted, request.GET),
-        "may_start": request.user.has_scope(Scope.RUNS_WRITE),  # type: ignore[union-attr]
+        "may_start": viewer(request).has_scope(Scope.RUNS_WRITE),
     }
     return render(request, "runs/list.html", context)
 

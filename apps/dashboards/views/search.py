@@ -5,7 +5,7 @@ from django.shortcuts import redirect, render
 
 from apps.accounts.roles import Scope
 from apps.core.ids import parse_id
-from apps.dashboards.access import page
+from apps.dashboards.access import page, viewer
 from apps.dashboards.selectors import search
 from apps.dashboards.selectors.runs import clean_text
 
@@ -14,7 +14,7 @@ from apps.dashboards.selectors.runs import clean_text
 def results(request: HttpRequest) -> HttpResponse:
     """``?q=``: what it finds; a whole id leads straight to its page."""
     text = clean_text(request.GET.get("q", ""))
-    hits = search.find(text, scopes=request.user.scopes)  # type: ignore[union-attr]
+    hits = search.find(text, scopes=viewer(request).scopes)
     if parse_id(text) and hits.count == 1:
         if hits.runs:
             return redirect("dashboards:run", run_id=hits.runs[0].pk)
