@@ -73,10 +73,12 @@ def residual_hidden(features: int) -> int:
 
 
 def wanted_bindings(settings: RunSettings) -> tuple[Binding, ...]:
-    """Every contract that the default policy may reach: each layer at its start width or at its target width."""
-    if not settings.growth.enabled:
-        return ()
-    topology = start_topology(settings)
+    """Every contract that the default policy may reach in a run; none when growth is off."""
+    return reachable_bindings(start_topology(settings), settings) if settings.growth.enabled else ()
+
+
+def reachable_bindings(topology: Topology, settings: RunSettings) -> tuple[Binding, ...]:
+    """Every contract that is reached from ``topology``: each layer at its start width or at its target width."""
     layer = LAYER_OF_RANK[2 if topology.host == "mlp" else 4]
     widths = [sorted({width, target_width(width, settings)}) for width in topology.widths]
     around = [[topology.fan_in], *widths, [topology.classes]]

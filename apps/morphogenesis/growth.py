@@ -11,7 +11,7 @@ from typing import Any
 
 from apps.morphogenesis import planting, widen
 from apps.morphogenesis.alpha import AlphaRamp
-from apps.morphogenesis.contracts import SiteContract
+from apps.morphogenesis.contracts import SiteContract, target_width
 from apps.morphogenesis.evidence import Judged
 from apps.morphogenesis.flops import TRAINING_FACTOR
 from apps.morphogenesis.gates import Verdict, judge
@@ -260,7 +260,7 @@ class Growth:
         pair = host.pairs[site.name]
         if pair.slot and len(host.slot(pair.slot).branches):
             return "the layer carries a residual branch of its present width"
-        if widen.units(host, pair) >= round(self._start_widths[site.name] * self._settings.growth.widen_factor):
+        if widen.units(host, pair) >= target_width(self._start_widths[site.name], self._settings):
             return f"the layer has grown to {widen.units(host, pair)} units, its target"
         return None
 

@@ -6,7 +6,7 @@ For benchmarks, tests and scripts that use the engine without the platform.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
@@ -28,21 +28,29 @@ from apps.morphogenesis.protocols import (
 Event = DecisionRecord | TransitionRecord | GraftOutcome | EpochRecord
 
 
-class InMemoryKernels:
-    """A kernel source built here and now; ``library`` maps (operator, layer) to (name, spec with symbols)."""
+class Blueprint(Protocol):
+    """A design with symbols; ``tags`` name its operator and layer."""
 
-    def __init__(
-        self,
-        library: Mapping[tuple[str, str], tuple[str, Mapping[str, Any]]],
-        bindings: Iterable[Binding],
-        *,
-        seed: int = 0,
-    ) -> None:
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tags(self) -> Mapping[str, str]: ...
+
+    @property
+    def spec(self) -> Mapping[str, Any]: ...
+
+
+class InMemoryKernels:
+    """A kernel source built here and now: each binding from the blueprint of its operator and layer."""
+
+    def __init__(self, blueprints: Iterable[Blueprint], bindings: Iterable[Binding], *, seed: int = 0) -> None:
+        library = {(blueprint.tags["operator"], blueprint.tags["layer"]): blueprint for blueprint in blueprints}
         self._artefacts: dict[str, bytes] = {}
         self._offers: list[KernelOffer] = []
         for number, binding in enumerate(bindings):
-            name, template = library[binding.operator, binding.layer]
-            spec = bind(template, **binding.symbols)
+            blueprint = library[binding.operator, binding.layer]
+            spec = bind(blueprint.spec, **binding.symbols)
             graph = parse(spec)
             data = pack(build(graph, generator=torch.Generator().manual_seed(seed + number)), spec)
             digest = hashlib.sha256(data).hexdigest()
@@ -50,7 +58,7 @@ class InMemoryKernels:
             self._offers.append(
                 KernelOffer(
                     digest=digest,
-                    name=name,
+                    name=blueprint.name,
                     operator=graph.operator,
                     input_shape=graph.input_shape,
                     output_shape=graph.output_shape,

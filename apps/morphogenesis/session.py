@@ -52,12 +52,13 @@ class Session:
         device: torch.device,
         host: Host | None = None,
         data: Dataset | None = None,
+        governor: Governor | None = None,
     ) -> None:
         growth = settings.growth
         self.settings = settings
         self.learner = Learner(host or _fresh_host(settings), data or load(settings.task), settings, device)
         self.monitors = Monitors(decay=growth.trigger_decay, horizon=growth.trigger_steps)
-        self.governor = Governor()
+        self.governor = governor or Governor()
         self.journal = Journal(decisions, telemetry)
         self.policy = Policy(
             growth,

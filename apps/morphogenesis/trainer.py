@@ -17,7 +17,7 @@ import torch
 
 from apps.morphogenesis.datasets import Dataset
 from apps.morphogenesis.evidence import Judged
-from apps.morphogenesis.governor import Alarm
+from apps.morphogenesis.governor import Alarm, Governor
 from apps.morphogenesis.hosts import Host
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.monitors import Monitors
@@ -84,6 +84,7 @@ class Trainer:
     """Runs one training run, from its last snapshot if it has one.
 
     ``host`` and ``data`` replace those that the settings name: any module made a host by ``place_slots``, and its data.
+    ``governor`` replaces the default one.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Trainer:
         device: str = "cpu",
         host: Host | None = None,
         data: Dataset | None = None,
+        governor: Governor | None = None,
     ) -> None:
         self._settings = settings
         self._kernels = kernels
@@ -108,6 +110,7 @@ class Trainer:
         self._device = torch.device(device)
         self._given_host = host
         self._data = data
+        self._governor = governor
         self._session: Session | None = None
 
     @property
@@ -146,6 +149,7 @@ class Trainer:
             device=self._device,
             host=self._given_host,
             data=self._data,
+            governor=self._governor,
         )
         snapshot = self._checkpoints.latest()
         if snapshot is not None:
