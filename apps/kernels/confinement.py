@@ -50,7 +50,7 @@ def seal(*, memory_bytes: int, cpu_s: int, file_bytes: int) -> dict[str, str]:
     achieved = {"account": _attempt("unprivileged account of its own", _drop_account)}
     # setuid clears the parent-death signal, so it is set here and not at the start.
     achieved["parent"] = _attempt("dies with its parent", lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL))
-    achieved["privileges"] = _attempt("no new privileges", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1))
+    achieved["privileges"] = _attempt("none, and no new ones", _give_up_privileges)
     achieved["filesystem"] = _attempt("no access (landlock)", _forbid_files_and_tcp)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_AS, address_space + memory_bytes)
@@ -109,6 +109,11 @@ def _drop_account() -> str | None:
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     return None
+
+
+def _give_up_privileges() -> None:
+    _drop_capabilities()  # changing the account did it already; where that was refused they would remain
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _drop_capabilities() -> None:

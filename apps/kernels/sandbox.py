@@ -103,11 +103,6 @@ class Sandbox:
             self._child.close()
         self._child = None
 
-    @property
-    def isolation(self) -> Mapping[str, str]:
-        """What the running child's confinement achieved; empty while none runs."""
-        return self._child.isolation if self._child else {}
-
     def run(self, job: Mapping[str, Any], data: bytes = b"") -> Outcome:
         """Do one job, in a fresh child when none is fit.
 
@@ -139,18 +134,6 @@ class Sandbox:
         return self._child
 
 
-def run_in_sandbox(
-    job: Mapping[str, Any], data: bytes = b"", *, limits: Limits | None = None, workdir: Path | None = None
-) -> Outcome:
-    """Do one job in a child of its own. ``workdir``: where its temporary folder is made (default: the system's).
-
-    Raises:
-        InfrastructureFault: nothing is known about the job's subject.
-    """
-    with Sandbox(limits=limits, workdir=workdir) as sandbox:
-        return sandbox.run(job, data)
-
-
 _own = threading.local()
 
 
@@ -175,8 +158,9 @@ class _Child:
         self._jobs_left = limits.jobs
         self.isolation: Mapping[str, str] = {}
         with contextlib.ExitStack() as resources:
+            # The child removes it once it has started; this is for one that does not come so far.
             folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-", dir=workdir))
-            self._stderr = resources.enter_context(tempfile.TemporaryFile(dir=folder))
+            self._stderr = resources.enter_context(tempfile.TemporaryFile(dir=workdir))
             self._process = _spawn(worker, limits, folder, self._stderr)
             self._wire = Wire(self._process)
             self._resources = resources.pop_all()

@@ -37,6 +37,7 @@ def main(handlers_name: str, limits_json: str) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # a second thread could not be sealed, nor started once sealed
     handlers = importlib.import_module(handlers_name)
     handlers.warm_up()
+    os.rmdir(os.getcwd())  # nothing can be put there any more, and nothing is left behind if the parent is killed
     isolation = confinement.seal(
         memory_bytes=limits["memory_bytes"],
         # Whole seconds round up for each job, and the last one must meet its soft limit before this hard one.

@@ -53,7 +53,7 @@ def escape(job: Mapping[str, Any], data: bytes, announce: Announce) -> Answer:
         "signal_parent": lambda: os.kill(os.getppid(), 0),
     }
     report: dict[str, Any] = {name: _try(attempt) for name, attempt in attempts.items()}
-    return {**report, "uid": os.getuid(), "environment": dict(os.environ), "directory": os.getcwd()}, b""
+    return {**report, "uid": os.getuid(), "environment": dict(os.environ), "directory": _try(os.getcwd)}, b""
 
 
 def execute(job: Mapping[str, Any], data: bytes, announce: Announce) -> Answer:

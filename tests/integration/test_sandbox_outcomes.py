@@ -182,16 +182,16 @@ def test_a_job_too_large_for_the_wire_is_refused_before_it_is_sent(sandbox: Sand
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     with Sandbox(WORKER, workdir=tmp_path) as sandbox:
         pid = pid_of(sandbox)
-        assert list(tmp_path.iterdir())
     assert ended(pid)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_child_dies_with_a_parent_that_is_killed() -> None:
+def test_nothing_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from apps.kernels.sandbox import Sandbox\n"
-        f"sandbox = Sandbox({WORKER!r})\n"
+        "from pathlib import Path\n"
+        f"sandbox = Sandbox({WORKER!r}, workdir=Path({str(tmp_path)!r}))\n"
         "print(sandbox.run({'kind': 'echo'}).report['pid'], flush=True)\n"
         "sandbox.run({'kind': 'wait'})\n"
     )
@@ -200,6 +200,7 @@ def test_the_child_dies_with_a_parent_that_is_killed() -> None:
         child = int(parent.stdout.readline())
         parent.kill()
     assert await_true(lambda: ended(child))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_forked_process_leaves_its_parents_child_alone(sandbox: Sandbox) -> None:
