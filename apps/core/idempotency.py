@@ -61,12 +61,16 @@ def idempotent(handler: Handler) -> Handler:
 
 def _lock(user_id: UUID, key: str) -> None:
     """Hold the key until the transaction ends. An advisory lock, because waiting for the twin would hold a thread."""
-    number = int.from_bytes(hashlib.sha256(f"{user_id}\0{key}".encode()).digest()[:8], signed=True)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [number])
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [lock_number(user_id, key)])
         (free,) = cursor.fetchone()
     if not free:
         raise Conflict("a request with this Idempotency-Key is being worked on", code="idempotency_in_progress")
+
+
+def lock_number(user_id: UUID, key: str) -> int:
+    """A signed 64-bit number, as PostgreSQL's advisory locks take it."""
+    return int.from_bytes(hashlib.sha256(f"{user_id}\0{key}".encode()).digest()[:8], signed=True)
 
 
 def _stored(request: Request, key: str) -> IdempotencyKey | None:

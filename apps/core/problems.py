@@ -7,7 +7,7 @@ problem as a page (``templates/404.html`` and so on, else ``errors.html``). What
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import singledispatch
 from http import HTTPStatus
 from math import ceil
@@ -175,18 +175,21 @@ def _(error: django.RequestDataTooBig) -> Problem:
 @problem_of.register
 def _(error: django.ValidationError) -> Problem:
     """What ``full_clean`` says, a constraint's message included."""
-    if not hasattr(error, "error_dict"):
-        return _of_fields(tuple(_field_error("", inner) for inner in error.error_list))
-    return _of_fields(
-        tuple(
-            _field_error("" if name == django.NON_FIELD_ERRORS else f"/{escape(name)}", inner)
-            for name, errors in error.error_dict.items()
-            for inner in errors
-        )
-    )
+    by_field = error.error_dict if hasattr(error, "error_dict") else {django.NON_FIELD_ERRORS: error.error_list}
+    problem = _of_fields(tuple(_field_error(name, inner) for name, errors in by_field.items() for inner in errors))
+    if all(inner.code in TAKEN for inner in problem.errors):
+        return replace(problem, status=409, code="duplicate")
+    return problem
 
 
-def _field_error(pointer: str, error: django.ValidationError) -> FieldError:
+TAKEN = frozenset({"unique", "unique_together"})
+
+
+def _field_error(name: str, error: django.ValidationError) -> FieldError:
+    fields = (error.params or {}).get("unique_check")
+    if fields:  # the last one is what the client chose; those before it are where it must be unique
+        return FieldError(f"/{fields[-1]}", "unique", f"there is one with this {fields[-1]} already")
+    pointer = "" if name == django.NON_FIELD_ERRORS else f"/{escape(name)}"
     return FieldError(pointer, str(error.code or "invalid"), " ".join(error.messages))
 
 
