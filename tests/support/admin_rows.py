@@ -1,0 +1,81 @@
+"""One row of every model of the admin, and the list of everything that the admin answers to."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from django.contrib import admin
+from django.contrib.admin import AdminSite
+from django.db.models import Model
+from django.urls import URLPattern, URLResolver, reverse
+
+from apps.accounts.models import Workspace
+from apps.audit.services import record
+from apps.core.actors import SYSTEM
+from apps.kernels.lifecycle import KernelState
+from apps.training.lifecycle import RunState
+from tests.support import factories
+
+
+def make_rows() -> dict[str, Model]:
+    """Model label -> a row of it that its buttons can do something with."""
+    user = factories.UserFactory(role="operator")
+    run = factories.RunFactory(state=RunState.RUNNING, owner=user)
+    seed = factories.SeedFactory(run=run)
+    kernel = factories.KernelFactory(state=KernelState.VALIDATED)
+    rows = [
+        user,
+        factories.TokenFactory(user=user),
+        Workspace.objects.get(),
+        kernel.blueprint_version.blueprint,
+        kernel.blueprint_version,
+        kernel,
+        factories.FieldReportFactory(kernel=kernel, run_id=run.pk),
+        factories.CheckpointFactory(run_id=run.pk),
+        run,
+        seed.slot,
+        seed,
+        factories.SeedTransitionFactory(seed=seed),
+        factories.DecisionFactory(run=run),
+        factories.EpochMetricFactory(run=run),
+        record(type="run.created", subject=run, actor=SYSTEM, after={"state": "QUEUED"}),
+    ]
+    return {row._meta.label_lower: row for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One address of the admin: of the site itself (no ``model``), of a list, or of a row (``takes_row``)."""
+
+    name: str
+    model: str = ""
+    takes_row: bool = False
+
+    def url(self, rows: dict[str, Model]) -> str:
+        row = rows.get(self.model)
+        arguments = [str(getattr(row, "id", None) or row.pk)] if self.takes_row and row is not None else []
+        return reverse(f"admin:{self.name}", args=arguments)
+
+    @property
+    def verb(self) -> str:
+        """``changelist``, ``add``, ``change``, or the name of a button."""
+        return self.name.removeprefix(f"{self.model.replace('.', '_')}_")
+
+
+def pages_of(site: AdminSite = admin.site) -> Iterator[Page]:
+    """Everything in the site's URL conf that has a name, however it got there."""
+    models = {model._meta.label_lower for model in site._registry}
+    for pattern in site.get_urls():
+        if isinstance(pattern, URLPattern):
+            if pattern.name and "<" not in str(pattern.pattern):
+                yield Page(pattern.name)
+        elif isinstance(pattern, URLResolver):
+            yield from _of_model(pattern, models)
+
+
+def _of_model(resolver: URLResolver, models: set[str]) -> Iterator[Page]:
+    model = str(resolver.pattern).rstrip("/").replace("/", ".")
+    seen: set[str] = set()
+    for pattern in resolver.url_patterns:
+        if pattern.name and pattern.name not in seen:
+            seen.add(pattern.name)
+            yield Page(pattern.name, model if model in models else "", "object_id" in str(pattern.pattern))
