@@ -16,7 +16,7 @@ def rows_by(
 
     def collect() -> Iterable[Metric]:
         gauge = GaugeMetricFamily(name, help, labels=list(labels))
-        counts = dict.fromkeys(((str(value),) for value in known), 0)
+        counts: dict[tuple[str, ...], int] = dict.fromkeys(((str(value),) for value in known), 0)
         for row in model._default_manager.values_list(*labels).annotate(rows=Count("pk")).order_by():
             counts[tuple(str(value) for value in row[:-1])] = row[-1]
         for values, count in sorted(counts.items()):

@@ -6,6 +6,7 @@ Importing this module touches no server: settings load with no stack running, so
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 from environs import Env
@@ -165,7 +166,7 @@ KNOX_TOKEN_MODEL = "accounts.ApiToken"  # noqa: S105 - a model's name
 REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": timedelta(days=30), "TOKEN_PREFIX": "esper_"}
 
 # --- API
-REST_FRAMEWORK = {
+REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["apps.accounts.authentication.Bearer", "apps.accounts.authentication.Session"],
     "DEFAULT_PERMISSION_CLASSES": ["apps.core.permissions.HasScope"],
     "DEFAULT_PAGINATION_CLASS": "apps.core.pagination.KeysetPagination",

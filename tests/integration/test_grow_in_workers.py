@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from apps.audit.models import AuditEvent
 from apps.core.actors import SYSTEM
 from apps.kernels.lifecycle import KernelState
