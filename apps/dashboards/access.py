@@ -8,6 +8,7 @@ from urllib.parse import urlencode, urlsplit
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
+from django.utils.cache import patch_vary_headers
 
 from apps.accounts.models import User
 from apps.accounts.roles import Scope
@@ -18,6 +19,11 @@ View = Callable[..., HttpResponseBase]
 def viewer(request: HttpRequest) -> User:
     """Who looks: inside a view wrapped by ``page`` it is a user."""
     return cast(User, request.user)
+
+
+def is_fragment(request: HttpRequest) -> bool:
+    """Whether htmx asks for a part to put into the page, not for a page."""
+    return request.headers.get("HX-Request") == "true"
 
 
 def page(scope: Scope, *, methods: tuple[str, ...] = ("GET", "HEAD")) -> Callable[[View], View]:
@@ -38,7 +44,9 @@ def page(scope: Scope, *, methods: tuple[str, ...] = ("GET", "HEAD")) -> Callabl
                 )
             if request.method not in methods:
                 return HttpResponseNotAllowed(methods)
-            return view(request, *args, **kwargs)
+            response = view(request, *args, **kwargs)
+            patch_vary_headers(response, ["HX-Request"])
+            return response
 
         guarded.scopes = dict.fromkeys(methods, scope)  # type: ignore[attr-defined]
         return guarded
@@ -47,7 +55,7 @@ def page(scope: Scope, *, methods: tuple[str, ...] = ("GET", "HEAD")) -> Callabl
 
 
 def _to_login(request: HttpRequest) -> HttpResponse:
-    is_script = request.headers.get("HX-Request") == "true" or "application/json" in request.headers.get("Accept", "")
+    is_script = is_fragment(request) or "application/json" in request.headers.get("Accept", "")
     if not is_script:
         back = request.get_full_path() if request.method in {"GET", "HEAD"} else "/"
         return HttpResponseRedirect(f"{settings.LOGIN_URL}?{urlencode({'next': back})}")

@@ -73,15 +73,19 @@ def plain(value: object) -> str:
 
 
 def fixed(value: object, digits: int = 4) -> str:
-    """A fixed number of decimals: for columns that are compared."""
+    """A fixed number of decimals, for columns that are compared; more where a small number would show as zero."""
     number = _number(value)
-    return MISSING if number is None else f"{number:.{digits}f}".replace("-", "\u2212")
+    if number is None:
+        return MISSING
+    if 0 < abs(number) < 10**-digits:
+        digits = min(12, 1 - math.floor(math.log10(abs(number))))
+    return f"{number:.{digits}f}".replace("-", "\u2212")
 
 
 def nats(value: object) -> str:
-    """A loss or a gain, four decimals with its unit."""
-    number = _number(value)
-    return MISSING if number is None else f"{number:.4f}\u00a0nats".replace("-", "\u2212")
+    """A loss, a gain or a rent, with its unit."""
+    text = fixed(value)
+    return text if text == MISSING else f"{text}\u00a0nats"
 
 
 def duration(value: object) -> str:

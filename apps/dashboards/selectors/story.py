@@ -12,6 +12,7 @@ from apps.audit.models import AuditEvent
 from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint
 from apps.dashboards.drawing import Interval, intervals
+from apps.dashboards.numbers import fixed, nats
 from apps.dashboards.selectors.runs import fates_of
 from apps.morphogenesis.lifecycle import LIVE_STATES, SeedState
 from apps.morphogenesis.protocols import Action
@@ -185,8 +186,8 @@ class Account:
         if gain is None or rent is None:
             return self.moves[-1].reason if self.moves else ""
         low, high = self.outcome.get("contribution_low"), self.outcome.get("contribution_high")
-        interval = "" if low is None or high is None else f", interval {low:.4f} to {high:.4f}"
-        return f"gain {gain:.4f} nats{interval}; rent {rent:.4f}".replace("-", "\u2212")
+        interval = "" if low is None or high is None else f", interval {fixed(low)} to {fixed(high)}"
+        return f"gain {nats(gain)}{interval}; rent {fixed(rent)}"
 
 
 def ledger_of(run: TrainingRun) -> list[Account]:

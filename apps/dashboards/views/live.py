@@ -10,7 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, Stream
 from django.shortcuts import get_object_or_404, render
 
 from apps.accounts.roles import Scope
-from apps.dashboards.access import page
+from apps.dashboards.access import is_fragment, page
 from apps.dashboards.charts import CHART, Chart
 from apps.dashboards.selectors import live
 from apps.training.models import Decision, EpochMetric, SeedTransition, TrainingRun
@@ -60,7 +60,7 @@ def table(request: HttpRequest, run_id: UUID, chart: str) -> HttpResponse:
         "rows": [(epoch, list(_in_units(shown, values))) for epoch, *values in rows[:TABLE_ROWS]],
         "older": rows[TABLE_ROWS - 1][0] if len(rows) > TABLE_ROWS else None,
     }
-    template = "runs/_table.html" if request.htmx else "runs/table.html"  # type: ignore[attr-defined]
+    template = "runs/_table.html" if is_fragment(request) else "runs/table.html"
     return render(request, template, context)
 
 

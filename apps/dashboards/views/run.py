@@ -5,14 +5,14 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 
 from apps.accounts.actors import actor_of
 from apps.accounts.roles import Scope
 from apps.core.errors import ServiceError
 from apps.dashboards import health
-from apps.dashboards.access import page, viewer
+from apps.dashboards.access import is_fragment, page, viewer
 from apps.dashboards.charts import CHARTS
 from apps.dashboards.selectors import live, story
 from apps.dashboards.stages import SEED_LOOKS
@@ -21,11 +21,6 @@ from apps.training import services
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
 
-COMMANDS: dict[str, Callable[..., TrainingRun]] = {
-    "pause": services.pause_run,
-    "resume": services.resume_run,
-    "stop": services.stop_run,
-}
 MAX_REASON = 500
 
 
@@ -41,9 +36,11 @@ def panels(request: HttpRequest, run_id: UUID) -> HttpResponse:
     return render(request, "runs/_panels.html", panels_of(request, _run(run_id)) | {"is_update": True})
 
 
-@page(Scope.RUNS_WRITE)
+@page(Scope.RUNS_WRITE, methods=("GET", "HEAD", "POST"))
 def stop(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    """What stopping would do and what it would not, before it is done."""
+    """What stopping would do and what it would not; a POST does it."""
+    if request.method == "POST":
+        return _give(request, run_id, services.stop_run)
     run = _run(run_id)
     context = {
         "run": run,
@@ -52,22 +49,29 @@ def stop(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "last_epoch": live.stamp(run).last_epoch,
         "may_stop": "stop" in offered(run),
     }
-    return render(request, "runs/_stop.html" if request.htmx else "runs/stop.html", context)  # type: ignore[attr-defined]
+    return render(request, "runs/_stop.html" if is_fragment(request) else "runs/stop.html", context)
 
 
 @page(Scope.RUNS_WRITE, methods=("POST",))
-def command(request: HttpRequest, run_id: UUID, command: str) -> HttpResponse:
-    """Pause, resume or stop; then back to the page, or (asked for by htmx) its panels as they are now."""
-    if command not in COMMANDS:
-        raise Http404
+def pause(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    return _give(request, run_id, services.pause_run)
+
+
+@page(Scope.RUNS_WRITE, methods=("POST",))
+def resume(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    return _give(request, run_id, services.resume_run)
+
+
+def _give(request: HttpRequest, run_id: UUID, command: Callable[..., TrainingRun]) -> HttpResponse:
+    """Give a command; then back to the page, or (asked for by htmx) its panels as they are now."""
     run, refusal = _run(run_id), ""
     try:
-        COMMANDS[command](run=run, actor=actor_of(request), reason=request.POST.get("reason", "").strip()[:MAX_REASON])
+        command(run=run, actor=actor_of(request), reason=request.POST.get("reason", "").strip()[:MAX_REASON])
     except ServiceError as error:
         refusal = f"Not done: {error.detail}."
     run = _run(run_id)
     status = 409 if refusal else 200
-    if request.htmx:  # type: ignore[attr-defined]
+    if is_fragment(request):
         context = panels_of(request, run) | {"is_update": True, "refusal": refusal}
         return render(request, "runs/_panels.html", context, status=status)
     if refusal:

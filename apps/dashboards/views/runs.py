@@ -10,7 +10,7 @@ from django_htmx.http import HttpResponseClientRedirect
 from apps.accounts.actors import actor_of
 from apps.accounts.roles import Scope
 from apps.core.errors import ServiceError
-from apps.dashboards.access import page, viewer
+from apps.dashboards.access import is_fragment, page, viewer
 from apps.dashboards.chips import run_chips
 from apps.dashboards.forms import StartRunForm
 from apps.dashboards.selectors import runs as selectors
@@ -44,7 +44,7 @@ def new(request: HttpRequest) -> HttpResponse:
     if run is None:
         return _form(request, form, status=422)
     target = reverse("dashboards:run", args=[run.pk])
-    if request.htmx:  # type: ignore[attr-defined]
+    if is_fragment(request):
         return HttpResponseClientRedirect(target)
     return HttpResponse(status=303, headers={"Location": target})
 
@@ -70,5 +70,5 @@ def _form(request: HttpRequest, form: StartRunForm, *, status: int = 200) -> Htt
         "hosts": HOSTS.values(),
         "recipes": [{"task": task, "host": host, "recipe": recipe} for (task, host), recipe in RECIPES.items()],
     }
-    template = "runs/_new.html" if request.htmx else "runs/new.html"  # type: ignore[attr-defined]
+    template = "runs/_new.html" if is_fragment(request) else "runs/new.html"
     return render(request, template, context, status=status)

@@ -9,6 +9,7 @@ const RAIL = 26;
 const ROW = 24;
 const BAR = 16;
 const AXIS = 30;
+const SPACING = 6; // px between two snapshots that are drawn
 const STAGES = {
   GERMINATED: ["germinated", "germinated"],
   TRAINING: ["training", "training"],
@@ -117,8 +118,16 @@ export class Lanes {
   }
 
   rail({ x }) {
-    const ordered = [...this.events].sort((a, b) => (a.kind === "snapshot" ? 0 : 1) - (b.kind === "snapshot" ? 0 : 1));
-    return ordered.map((event) => {
+    const snapshots = this.events.filter((event) => event.kind === "snapshot").sort((a, b) => a.at[1] - b.at[1]);
+    const others = this.events.filter((event) => event.kind !== "snapshot");
+    let last = -Infinity;
+    const spaced = snapshots.filter((event) => {
+      const here = x(this.store.position(event.at));
+      if (here - last < SPACING) return false;
+      last = here;
+      return true;
+    });
+    return [...spaced, ...others].map((event) => {
       const [tone, path] = MARKS[event.kind];
       const shape = make("path", { class: `mark ${tone} tone-${tone}`, d: path, transform: `translate(${x(this.store.position(event.at)).toFixed(1)} ${RAIL / 2})` });
       if (event.kind === "snapshot") return shape;

@@ -97,7 +97,7 @@ function take(payload) {
   freshness.isMoving = payload.state === "RUNNING";
   freshness.isSilent = payload.is_silent;
   freshness.isFinal = payload.is_final;
-  view.epochs = Math.max(payload.epochs, store.last);
+  view.epochs = payload.is_final && !payload.more ? Math.max(1, store.last) : Math.max(payload.epochs, store.last);
   if (!payload.more) {
     lanes.update(payload);
     charts.update();
