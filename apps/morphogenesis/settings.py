@@ -76,7 +76,7 @@ class RunSettings:
     weight_decay: float = bounded(1e-2, 0.0, 10.0)
     gradient_clip: float = bounded(1.0, 0.0, 1e6, help="global norm, per group; 0 = off")
     width: int = bounded(0, 0, 65_536, help="start width; 0 = the host's default")
-    snapshot_epochs: int = bounded(1, 1, 10_000, help="epochs between snapshots")
+    snapshot_epochs: int = bounded(5, 1, 10_000, help="epochs between snapshots")
     max_rollbacks: int = bounded(3, 0, 100, help="the run fails at the next alarm of the governor")
     topology: dict[str, Any] | None = None
     growth: GrowthSettings = field(default_factory=GrowthSettings)

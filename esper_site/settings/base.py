@@ -290,6 +290,8 @@ LOGGING = {
         "django.server": {"level": "WARNING"},
         "botocore": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},  # every task received and done: beat's alone fill a screen
+        "celery.app.trace": {"level": "WARNING"},
         "django_structlog": {"level": "WARNING"},
     },
 }

@@ -22,7 +22,7 @@ from tests.support.proxy import proxy_to
 from tests.support.waiting import wait_until
 
 SHORT_LEASE = {"ESPER_LEASE_SECONDS": "1.5", "ESPER_HEARTBEAT_SECONDS": "0.3"}
-SETTINGS = {"task": "spirals", "host": "mlp", "epochs": 16, "seed": 5}
+SETTINGS = {"task": "spirals", "host": "mlp", "epochs": 16, "seed": 5, "snapshot_epochs": 1}
 
 
 @pytest.fixture
