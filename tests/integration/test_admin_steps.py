@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from django.contrib.messages import get_messages
-from django.db import connection
 from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
@@ -21,7 +20,7 @@ from apps.kernels.models import Kernel
 from apps.morphogenesis.protocols import Command
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
-from tests.support import factories
+from tests.support import factories, tables
 
 pytestmark = pytest.mark.django_db
 
@@ -55,22 +54,6 @@ def assert_left_by(user: User, *types: str, reason: str | None = None) -> None:
     assert {(event.actor_kind, event.actor_id) for event in events} == {("user", pseudonym)}
     assert len({event.request_id for event in events}) == 1
     assert reason is None or events[0].reason == reason
-
-
-def snapshot() -> dict[str, str]:
-    """A digest of every table of ours: whatever changes anything changes it."""
-    tables = [
-        name for name in connection.introspection.table_names() if name.startswith(tuple(f"{app}_" for app in APPS))
-    ]
-    with connection.cursor() as cursor:
-        digests = {}
-        for name in tables:
-            cursor.execute(f'SELECT md5(string_agg(t::text, chr(10) ORDER BY t::text)) FROM "{name}" AS t')
-            digests[name] = cursor.fetchone()[0]
-    return digests
-
-
-APPS = ("accounts", "audit", "blueprints", "checkpoints", "kernels", "training")
 
 
 def running() -> TrainingRun:
@@ -118,7 +101,7 @@ class TestButtons:
     ) -> None:
         make, types, _ = BUTTONS[button]
         row = make()
-        before = snapshot()
+        before = tables.digests()
 
         with django_capture_on_commit_callbacks() as later:
             answer = client.get(url_of(row, button))
@@ -127,7 +110,7 @@ class TestButtons:
         assert len(effect.events) == len(types)
         assert effect.refusal == ""
         assert later == []
-        assert snapshot() == before
+        assert tables.digests() == before
 
     def test_it_wants_a_reason(self, client: Client, ada: User, button: str) -> None:
         row = BUTTONS[button][0]()
@@ -140,12 +123,12 @@ class TestButtons:
     def test_a_role_without_the_scope_is_refused_and_nothing_is_written(self, client: Client, button: str) -> None:
         client.force_login(factories.UserFactory(role=SCOPELESS[button], is_staff=True))
         row = BUTTONS[button][0]()
-        before = snapshot()
+        before = tables.digests()
 
         answer = client.post(url_of(row, button), {"reason": "because", "confirmed": "1"})
 
         assert answer.status_code == 403
-        assert snapshot() == before
+        assert tables.digests() == before
 
     def test_a_selection_is_previewed_then_changed_row_by_row(self, client: Client, ada: User, button: str) -> None:
         make, types, _ = BUTTONS[button]

@@ -1,0 +1,448 @@
+"""For every service that writes: how to call it on real rows, and the event that it owes.
+
+    @case("kernels.deprecate_kernel", "kernel.transition")
+    def _(actor: Actor) -> Arranged:
+        kernel = KernelFactory(state=KernelState.VALIDATED)
+        return lambda: kernels.deprecate_kernel(kernel=kernel, reason="old", actor=actor), kernel
+
+The function arranges rows and returns the call, and the subject of the event: a row, or a function from the call's
+result to the row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from apps.accounts import services as accounts
+from apps.accounts.models import User
+from apps.accounts.roles import Role, Scope
+from apps.blueprints import services as blueprints
+from apps.blueprints.lifecycle import VersionState
+from apps.checkpoints import services as checkpoints
+from apps.checkpoints.lifecycle import CheckpointState
+from apps.checkpoints.models import Checkpoint
+from apps.core.actors import Actor
+from apps.core.ids import new_id
+from apps.kernels import services as kernels
+from apps.kernels.lifecycle import KernelState
+from apps.morphogenesis.lifecycle import SeedState
+from apps.morphogenesis.protocols import Action, Command, DecisionRecord, GraftOutcome, TransitionRecord
+from apps.morphogenesis.settings import RunSettings
+from apps.training import services as training
+from apps.training.lifecycle import RunState
+from apps.training.models import RunKind, RunLease, TrainingRun
+from tests.support.factories import (
+    BlueprintFactory,
+    BlueprintVersionFactory,
+    CheckpointFactory,
+    KernelFactory,
+    RunFactory,
+    SeedFactory,
+    SlotFactory,
+    TokenFactory,
+    UserFactory,
+    residual_spec,
+)
+
+Arranged = tuple[Callable[[], Any], Any]
+GROWTH_OFF = {"task": "digits", "epochs": 1, "growth": {"enabled": False}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """``by`` is the kind of actor that a service without an ``actor`` names itself; "" means the caller's.
+
+    ``reserves`` are tables in which a refused call may leave a row that stands for nothing yet.
+    """
+
+    event: str
+    arrange: Callable[[Actor], Arranged]
+    by: str = ""
+    reserves: frozenset[str] = frozenset()
+
+
+CASES: dict[str, Case] = {}
+
+EXEMPT = {
+    "audit.record": "is what records",
+    "audit.json_patch": "computes, writes nothing",
+    "audit.make_partitions": "its task records each partition (tests/integration/test_audit_partitions.py)",
+    "kernels.hold_kernels": "use of a kernel is a sign of life, outside the net",
+    "kernels.release_kernels": "use of a kernel is a sign of life, outside the net",
+    "training.record_epoch": "measurements, thousands a run, are the run's own record",
+    "training.extend_lease": "a heartbeat is a sign of life, outside the net",
+    "training.verify_lease": "locks a lease, changes nothing",
+    "training.hand_over": "the lease between two segments is a sign of life, outside the net",
+    "training.give_up_lease": "the lease is a sign of life, outside the net; taking the run up again is an event",
+    "training.mark_progress": "the lease is a sign of life, outside the net",
+}
+
+
+def case(
+    name: str, event: str, *, by: str = "", reserves: frozenset[str] = frozenset()
+) -> Callable[[Callable[[Actor], Arranged]], Callable[[Actor], Arranged]]:
+    def register(arrange: Callable[[Actor], Arranged]) -> Callable[[Actor], Arranged]:
+        CASES[name] = Case(event=event, arrange=arrange, by=by, reserves=reserves)
+        return arrange
+
+    return register
+
+
+# --- accounts
+
+
+@case("accounts.create_user", "access.user_created")
+def _(actor: Actor) -> Arranged:
+    return lambda: accounts.create_user(username="grace", actor=actor), lambda result: result[0]
+
+
+@case("accounts.create_first_admin", "access.user_created")
+def _(actor: Actor) -> Arranged:
+    User.objects.filter(role=Role.ADMIN).update(is_active=False)
+    return lambda: accounts.create_first_admin(actor=actor), lambda result: result[0]
+
+
+@case("accounts.set_role", "access.role_changed")
+def _(actor: Actor) -> Arranged:
+    user = UserFactory()
+    return lambda: accounts.set_role(user=user, role=Role.CURATOR, reason="promoted", actor=actor), user
+
+
+@case("accounts.issue_token", "access.token_issued")
+def _(actor: Actor) -> Arranged:
+    user = UserFactory()
+    return (
+        lambda: accounts.issue_token(user=user, name="ci", scopes=[Scope.RUNS_READ], actor=actor),
+        lambda result: result[0],
+    )
+
+
+@case("accounts.revoke_token", "access.token_revoked")
+def _(actor: Actor) -> Arranged:
+    token = TokenFactory()
+    return lambda: accounts.revoke_token(token=token, actor=actor), token
+
+
+@case("accounts.record_login", "access.login")
+def _(actor: Actor) -> Arranged:
+    user = UserFactory()
+    return lambda: accounts.record_login(user=user, actor=actor), user
+
+
+@case("accounts.record_logout", "access.logout")
+def _(actor: Actor) -> Arranged:
+    user = UserFactory()
+    return lambda: accounts.record_logout(user=user, actor=actor), user
+
+
+@case("accounts.record_refused_login", "access.login_refused", by="user")
+def _(actor: Actor) -> Arranged:
+    user = UserFactory()
+    return lambda: accounts.record_refused_login(username=user.username, address="192.0.2.1"), user
+
+
+# --- blueprints
+
+
+@case("blueprints.create_blueprint", "blueprint.created")
+def _(actor: Actor) -> Arranged:
+    return lambda: blueprints.create_blueprint(name="mine", actor=actor), lambda blueprint: blueprint
+
+
+@case("blueprints.update_blueprint", "blueprint.modified")
+def _(actor: Actor) -> Arranged:
+    blueprint = BlueprintFactory()
+    return lambda: blueprints.update_blueprint(blueprint=blueprint, tags={"a": 1}, actor=actor), blueprint
+
+
+@case("blueprints.submit_version", "blueprint.version_submitted")
+def _(actor: Actor) -> Arranged:
+    blueprint = BlueprintFactory()
+    return (
+        lambda: blueprints.submit_version(blueprint=blueprint, spec=residual_spec(), actor=actor),
+        lambda version: version,
+    )
+
+
+@case("blueprints.move_version", "blueprint.version_transition")
+def _(actor: Actor) -> Arranged:
+    version = BlueprintVersionFactory(state=VersionState.SUBMITTED)
+    return (
+        lambda: blueprints.move_version(version=version, to=VersionState.COMPILING, actor=actor, reason="compiling"),
+        version,
+    )
+
+
+@case("blueprints.load_starter_library", "blueprint.version_submitted")
+def _(actor: Actor) -> Arranged:
+    return lambda: blueprints.load_starter_library(actor=actor), lambda versions: versions[-1]
+
+
+# --- kernels
+
+
+@case("kernels.register_kernel", "kernel.registered")
+def _(actor: Actor) -> Arranged:
+    version = BlueprintVersionFactory()
+    return lambda: kernels.register_kernel(version=version, actor=actor), lambda kernel: kernel
+
+
+@case("kernels.ensure_kernel", "kernel.registered")
+def _(actor: Actor) -> Arranged:
+    version = BlueprintVersionFactory()
+    return lambda: kernels.ensure_kernel(version=version, bindings={}, actor=actor), lambda kernel: kernel
+
+
+@case("kernels.process_kernel", "kernel.validated")
+def _(actor: Actor) -> Arranged:
+    """Compiles and validates for real, in the sandbox."""
+    kernel = kernels.register_kernel(version=BlueprintVersionFactory(), actor=actor)
+    return lambda: kernels.process_kernel(kernel=kernel, actor=actor), kernel
+
+
+@case("kernels.upload_binary", "kernel.uploaded")
+def _(actor: Actor) -> Arranged:
+    kernel = KernelFactory(awaits_upload=True)
+    return lambda: kernels.upload_binary(kernel=kernel, data=b"bytes", actor=actor), kernel
+
+
+@case("kernels.quarantine_kernel", "kernel.quarantined")
+def _(actor: Actor) -> Arranged:
+    kernel = KernelFactory(state=KernelState.VALIDATED)
+    return lambda: kernels.quarantine_kernel(kernel=kernel, reason="bad bytes", actor=actor), kernel
+
+
+@case("kernels.deprecate_kernel", "kernel.transition")
+def _(actor: Actor) -> Arranged:
+    kernel = KernelFactory(state=KernelState.VALIDATED)
+    return lambda: kernels.deprecate_kernel(kernel=kernel, reason="old", actor=actor), kernel
+
+
+def outcome_values() -> dict[str, Any]:
+    return {
+        "site": "layers.0.width",
+        "verdict": SeedState.FOSSILIZED,
+        "parameters": 300,
+        "train_flops": 1_000_000,
+        "loss_before": 0.3,
+        "loss_after": 0.25,
+        "contribution": 0.05,
+        "contribution_low": 0.02,
+        "contribution_high": 0.08,
+        "rent": 0.0002,
+        "accuracy_difference": 0.01,
+        "mcnemar_p": 0.04,
+    }
+
+
+@case("kernels.record_field_report", "kernel.field_report")
+def _(actor: Actor) -> Arranged:
+    kernel = KernelFactory(state=KernelState.VALIDATED)
+    values = {**outcome_values(), "task": "digits", "host": "mlp"}
+    return (
+        lambda: kernels.record_field_report(kernel=kernel, run_id=new_id(), seed_number=1, actor=actor, **values),
+        kernel,
+    )
+
+
+# --- checkpoints
+
+
+@case("checkpoints.save_snapshot", "checkpoint.committed", reserves=frozenset({"checkpoints_checkpoint"}))
+def _(actor: Actor) -> Arranged:
+    """The STAGING row reserves the name before the files are written; beat collects it if nothing follows."""
+    run = RunFactory(state=RunState.RUNNING)
+    return (
+        lambda: checkpoints.save_snapshot(
+            run_id=run.pk,
+            workspace_id=run.workspace_id,
+            fencing_token=1,
+            epoch=1,
+            step=40,
+            tensors=b"tensors",
+            state={"epoch": 1},
+            actor=actor,
+            guard=lambda: None,
+        ),
+        lambda checkpoint: checkpoint,
+    )
+
+
+@case("checkpoints.load_latest", "checkpoint.transition")
+def _(actor: Actor) -> Arranged:
+    """Reading writes where the files of a checkpoint are not what it says: it is quarantined."""
+    broken = CheckpointFactory(state=CheckpointState.COMMITTED)
+    return lambda: checkpoints.load_latest(run_id=broken.run_id, actor=actor), broken
+
+
+@case("checkpoints.expire_old", "checkpoint.transition")
+def _(actor: Actor) -> Arranged:
+    run_id = new_id()
+    oldest, *_ = [CheckpointFactory(run_id=run_id, step=step) for step in (40, 80)]
+    return lambda: checkpoints.expire_old(run_id=run_id, actor=actor, keep=1), oldest
+
+
+@case("checkpoints.expire_abandoned", "checkpoint.transition")
+def _(actor: Actor) -> Arranged:
+    stale = CheckpointFactory(state=CheckpointState.STAGING)
+    Checkpoint.objects.filter(pk=stale.pk).update(created_at=timezone.now() - timedelta(days=1))
+    return lambda: checkpoints.expire_abandoned(actor=actor), stale
+
+
+# --- training: people
+
+
+@case("training.create_run", "run.created")
+def _(actor: Actor) -> Arranged:
+    return lambda: training.create_run(settings=GROWTH_OFF, actor=actor), lambda run: run
+
+
+@case("training.create_external_run", "run.created")
+def _(actor: Actor) -> Arranged:
+    return (
+        lambda: training.create_external_run(task="mine", host="mine", epochs=2, actor=actor),
+        lambda run: run,
+    )
+
+
+@case("training.create_control", "run.created")
+def _(actor: Actor) -> Arranged:
+    grown = RunFactory(state=RunState.COMPLETED, result={"topology": {"host": "mlp"}})
+    return lambda: training.create_control(run=grown, actor=actor), lambda run: run
+
+
+@case("training.ensure_library", "kernel.registered")
+def _(actor: Actor) -> Arranged:
+    settings = RunSettings.from_mapping({"task": "digits"})
+    return lambda: training.ensure_library(settings=settings, actor=actor), lambda found: found[0]
+
+
+@case("training.pause_run", "run.command")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(state=RunState.RUNNING)
+    return lambda: training.pause_run(run=run, actor=actor), run
+
+
+@case("training.resume_run", "run.command")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(state=RunState.PAUSED)
+    TrainingRun.objects.filter(pk=run.pk).update(command=Command.PAUSE)
+    return lambda: training.resume_run(run=run, actor=actor), run
+
+
+@case("training.stop_run", "run.command")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(state=RunState.RUNNING)
+    return lambda: training.stop_run(run=run, actor=actor), run
+
+
+@case("training.move_run", "run.transition")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(state=RunState.QUEUED)
+    return lambda: training.move_run(run=run, to=RunState.CANCELLED, actor=actor, reason="not needed"), run
+
+
+# --- training: the worker that holds a run (factories give RUNNING runs the fencing token 0)
+
+
+@case("training.claim_run", "run.transition")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(state=RunState.QUEUED)
+    return lambda: training.claim_run(run_id=run.pk, holder="worker", actor=actor), run
+
+
+@case("training.freeze_library", "run.library_frozen", by="worker")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(state=RunState.RUNNING, library=None, settings=RunSettings.from_mapping(GROWTH_OFF).to_dict())
+    return lambda: training.freeze_library(run=run, fencing_token=0), run
+
+
+@case("training.finish_run", "run.transition")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(state=RunState.RUNNING)
+    return (
+        lambda: training.finish_run(
+            run_id=run.pk, fencing_token=0, state=RunState.FAILED, reason="the loss diverged", actor=actor
+        ),
+        run,
+    )
+
+
+@case("training.recover_orphans", "run.recovered", by="system")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(state=RunState.RUNNING)
+    RunLease.objects.filter(run=run).update(expires_at=timezone.now() - timedelta(seconds=1))
+    return training.recover_orphans, run
+
+
+# --- training: what the engine reports
+
+
+@case("training.record_decision", "adaptation.decision")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(state=RunState.RUNNING)
+    record = DecisionRecord(sequence=1, epoch=1, step=40, action=Action.HOLD, rule="window", reason="too early")
+    return lambda: training.record_decision(run_id=run.pk, fencing_token=0, record=record, actor=actor), run
+
+
+@case("training.record_transition", "seed.transition")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(state=RunState.RUNNING)
+    seed = SeedFactory(run=run, slot=SlotFactory(run=run, site="layers.0"), state=SeedState.GERMINATED)
+    record = TransitionRecord(
+        sequence=1,
+        epoch=1,
+        step=40,
+        seed=seed.number,
+        site="layers.0",
+        operator=seed.operator,
+        kernel=seed.kernel_digest,
+        source=SeedState.GERMINATED,
+        target=SeedState.TRAINING,
+        reason="the next epoch began",
+    )
+    return lambda: training.record_transition(run_id=run.pk, fencing_token=0, record=record, actor=actor), seed
+
+
+@case("training.record_outcome", "kernel.field_report")
+def _(actor: Actor) -> Arranged:
+    run, kernel = RunFactory(state=RunState.RUNNING), KernelFactory(state=KernelState.VALIDATED)
+    seed = SeedFactory(run=run, kernel_id=kernel.pk, kernel_digest=kernel.digest)
+    record = GraftOutcome(sequence=1, epoch=3, seed=seed.number, kernel=kernel.digest, **outcome_values())
+    return lambda: training.record_outcome(run_id=run.pk, fencing_token=0, record=record, actor=actor), kernel
+
+
+# --- training: clients with a loop of their own
+
+
+@case("training.external_heartbeat", "run.transition")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(kind=RunKind.EXTERNAL, state=RunState.QUEUED)
+    return (
+        lambda: training.external_heartbeat(run=run, holder="client", fencing_token=None, actor=actor),
+        run,
+    )
+
+
+@case("training.external_events", "adaptation.decision")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(kind=RunKind.EXTERNAL, state=RunState.RUNNING)
+    event = {
+        "type": "decision",
+        "sequence": 1,
+        "epoch": 1,
+        "step": 40,
+        "action": "HOLD",
+        "rule": "mine",
+        "reason": "too early",
+    }
+    return lambda: training.external_events(run=run, fencing_token=0, events=[event], actor=actor), run
+
+
+@case("training.external_finish", "run.transition")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(kind=RunKind.EXTERNAL, state=RunState.RUNNING)
+    return lambda: training.external_finish(run=run, fencing_token=0, state="COMPLETED", actor=actor), run
