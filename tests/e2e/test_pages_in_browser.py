@@ -1,0 +1,122 @@
+"""Every page at two widths and in both themes: readable for all, still while it loads, silent on the console."""
+
+import pytest
+from playwright.sync_api import expect
+
+from apps.blueprints.models import BlueprintVersion
+from apps.blueprints.services import load_starter_library
+from apps.core.actors import SYSTEM
+from apps.kernels.models import Kernel
+from apps.training.lifecycle import RunState
+from tests.e2e.conftest import Open, Visit
+from tests.support.run_rows import make_control, make_run, make_user
+
+pytestmark = pytest.mark.e2e
+
+SIZES = {"wide": (1440, 900), "phone": (390, 844)}
+
+
+@pytest.fixture
+def paths(live_site: str) -> dict[str, str]:
+    """Name -> path of every page, over rows that fill them."""
+    ada = make_user(role="admin")
+    done = make_run(name="digits-done", owner=ada)
+    make_control(done)
+    running = make_run(name="digits-running", state=RunState.RUNNING, done=17, owner=ada)
+    make_run(name="spirals-paused", task="spirals", state=RunState.PAUSED, done=14, gap=range(5, 8))
+    make_run(name="digits-failed", state=RunState.FAILED, done=6, failure="its workers were lost 6 times")
+    kernel = make_kernel()
+    return {
+        "runs": "/runs",
+        "runs-none": "/runs?state=RECOVERING",
+        "start": "/runs/new",
+        "run-done": f"/runs/{done.pk}",
+        "run-running": f"/runs/{running.pk}",
+        "stop": f"/runs/{running.pk}/stop",
+        "table": f"/runs/{done.pk}/charts/loss",
+        "library": "/library",
+        "kernel": f"/library/kernels/{kernel.pk}",
+        "checkpoints": "/checkpoints",
+        "fleet": "/fleet",
+        "audit": "/audit",
+        "search": "/search?q=digits",
+    }
+
+
+def make_kernel() -> Kernel:
+    """A starter kernel that waits to be compiled."""
+    version: BlueprintVersion = load_starter_library(actor=SYSTEM)[0]
+    return Kernel.objects.create(
+        blueprint_version=version,
+        name=f"{version.blueprint.name}-v1-test",
+        operator=version.operator,
+        parameters=version.parameters,
+        compat={"operator": version.operator, "input": ["N", 8], "output": ["N", 8]},
+        bindings={},
+    )
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_page_is_accessible_still_and_fits(
+    size: str, theme: str, open_window: Open, paths: dict[str, str]
+) -> None:
+    width, height = SIZES[size]
+    visit = open_window(width=width, height=height, theme=theme)
+    findings = _look(visit, "login", "/login", f"{size}-{theme}")
+    visit.log_in("ada")
+
+    for name, path in paths.items():
+        findings += _look(visit, name, path, f"{size}-{theme}")
+
+    assert findings == []
+
+
+def _look(visit: Visit, name: str, path: str, suffix: str) -> list[str]:
+    visit.go(path)
+    if name.startswith("run-"):
+        expect(visit.page.locator("#lanes a").first).to_be_attached()
+    visit.keep(f"{name}-{suffix}")
+    found = [f"{name}: {finding}" for finding in visit.violations()]
+    if visit.shifted() >= 0.1:
+        found.append(f"{name}: the layout shifted by {visit.shifted():.3f}")
+    if visit.overflow() > 0:
+        found.append(f"{name}: {visit.overflow()} px wider than its window")
+    return found
+
+
+def test_the_theme_that_was_chosen_stays(open_window: Open, paths: dict[str, str]) -> None:
+    visit = open_window(theme="light")
+    visit.log_in("ada")
+
+    visit.page.get_by_role("button", name="Dark theme").click()
+    visit.go("/library")
+
+    assert visit.page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_zoom_scale_and_cursor_are_shared_by_all_charts_and_kept_in_the_address(
+    open_window: Open, paths: dict[str, str]
+) -> None:
+    visit = open_window()
+    visit.log_in("ada")
+    page = visit.go(paths["run-done"])
+    expect(page.locator("#lanes a").first).to_be_attached()
+    plot = page.locator(".plot-loss .u-over")
+    box = plot.bounding_box()
+    assert box is not None
+
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 34, steps=4)
+    page.mouse.up()
+    page.get_by_role("button", name="log").click()
+
+    assert "from=10.0&to=20.0&loss=log" in page.url
+    assert page.locator(".lanes .axis text", has_text="15").count() == 1
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 30)
+    expect(page.locator("[data-column=validation_accuracy] output")).not_to_have_text("—")
+    assert page.locator(".lanes .cursor").get_attribute("visibility") == "visible"
+
+    plot.dblclick()
+    expect(page).to_have_url(f"{visit.base}{paths['run-done']}?loss=log")
