@@ -43,6 +43,8 @@ class ScopedAdmin(ModelAdmin):
     read_scope: ClassVar[str] = ""
     write_scope: ClassVar[str] = ""
     subject_type: ClassVar[str] = ""
+    page: ClassVar[str] = ""
+    """Name of the URL of a row's own page outside the admin, if there is one."""
     neighbours: ClassVar[tuple[tuple[str, str, str], ...]] = ()
     offered_when: ClassVar[dict[str, Callable[[Any], bool]]] = {}
     """Button -> whether it can do something for a row, so that it is shown. The service decides whether it works."""
@@ -114,7 +116,10 @@ class ScopedAdmin(ModelAdmin):
         trail = reverse("admin:audit_auditevent_changelist")
         return f"{trail}?subject_type={self.subject_type}&subject_id={getattr(row, 'id', row.pk)}"
 
-    # --- Rows lead to their neighbours
+    # --- Rows lead to their page and to their neighbours
+
+    def get_view_on_site_url(self, obj: Any = None) -> str | None:
+        return reverse(self.page, args=[obj.pk]) if obj is not None and self.page else None
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         row = kwargs.get("obj")

@@ -55,7 +55,7 @@ QUARANTINE = Step(
 @admin.register(Kernel)
 class KernelAdmin(StepAdmin):
     read_scope, write_scope = Scope.LIBRARY_READ, Scope.LIBRARY_WRITE
-    subject_type = "kernel"
+    subject_type, page = "kernel", "dashboards:kernel"
     offered_when = {
         "deprecate": lambda kernel: KERNEL_LIFECYCLE.allows(kernel.state, KernelState.DEPRECATED),
         "quarantine": lambda kernel: KERNEL_LIFECYCLE.allows(kernel.state, KernelState.QUARANTINED),

@@ -77,7 +77,7 @@ STOP = Step(
 @admin.register(TrainingRun)
 class TrainingRunAdmin(StepAdmin):
     read_scope, write_scope = Scope.RUNS_READ, Scope.RUNS_WRITE
-    subject_type = "run"
+    subject_type, page = "run", "dashboards:run"
     neighbours = (("checkpoints.checkpoint", "run_id", "id"), ("kernels.fieldreport", "run_id", "id"))
     offered_when = {
         "pause": lambda run: run.state == RunState.RUNNING and run.command == Command.CONTINUE,

@@ -188,6 +188,13 @@ class TestTrail:
         assert client.get(url_of(wrong)).status_code == 200
 
 
+def test_runs_and_kernels_lead_to_their_own_pages(client: Client) -> None:
+    rows = make_rows()
+
+    for model, path in (("training.trainingrun", "/runs/"), ("kernels.kernel", "/library/kernels/")):
+        assert client.get(url_of(rows[model])).context["absolute_url"] == f"{path}{rows[model].pk}"
+
+
 def test_the_sidebar_search_finds_models_by_name(client: Client) -> None:
     assert reverse("admin:kernels_kernel_changelist") in text_of(client, "/admin/search/?s=kernel")
 
