@@ -84,5 +84,5 @@ HOSTS: dict[str, HostCard] = {
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("digits", "mlp"): Recipe(width=8, epochs=40, learning_rate=3e-3),
     ("digits", "cnn"): Recipe(width=6, epochs=40, learning_rate=3e-3),
-    ("spirals", "mlp"): Recipe(width=6, epochs=60, learning_rate=1e-2),
+    ("spirals", "mlp"): Recipe(width=8, epochs=80, learning_rate=5e-3),
 }

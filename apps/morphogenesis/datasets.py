@@ -89,7 +89,7 @@ def _digits() -> Dataset:
 
 
 def _spirals() -> Dataset:
-    points, arm = make_spirals(samples=2400, turns=2.25, noise=0.15)
+    points, arm = make_spirals(samples=2400, turns=2.0, noise=0.15)
     return make_dataset(points, arm, SPIRALS_SIZES, axes=(0,))
 
 

@@ -1,9 +1,9 @@
 """The governor: notices that training goes wrong, early enough to turn back.
 
 It fires on a loss that is not finite; on a robust relative rise of the training loss (distance from the median of
-recent log-losses, in median absolute deviations: Hampel, 1974); and on held-out accuracy more than five points under
-the last good one for two checks. Bad values never enter the history. Thresholds were set on one half of 300 recorded
-loss curves; the false-alarm rate is reported on the other half (docs/growth.md).
+recent log-losses, in median absolute deviations: Hampel, 1974); and on held-out accuracy more than five points, and
+beyond sampling error, under the last good one for two checks. Bad values never enter the history. Thresholds were set
+on one half of 300 recorded loss curves; the false-alarm rate is reported on the other half (benchmarks/governor.py).
 """
 
 import math
@@ -16,17 +16,19 @@ WINDOW = 24
 """Checks that the median looks back on."""
 MINIMUM = 4
 """Checks before a rise can be judged."""
-LOSS_FLOOR = 0.05
+LOSS_FLOOR = 0.1
 """Nats added before the logarithm: below this, a rise in proportion is no harm."""
 RISE = math.log(1.6)
 SEVERE_RISE = math.log(3.0)
 """Rise of the log-loss over the median that is suspicious, and that fires at once."""
-DEVIATIONS = 6.0
+DEVIATIONS = 5.0
 SCALE_FLOOR = 0.05
 """A rise counts only if it is this many scaled median absolute deviations, each at least ``SCALE_FLOOR``."""
 PATIENCE = 2
 """Bad checks in a row that fire."""
 ACCURACY_DROP = 0.05
+ACCURACY_ERRORS = 3.0
+"""A drop of held-out accuracy is bad above both: this share, and this many standard errors of a difference."""
 NORMAL_CONSISTENCY = 1.4826
 """Scales the median absolute deviation to a standard deviation, for normal noise."""
 
@@ -77,9 +79,9 @@ class Governor:
             observed={"loss": loss, "median_loss": usual, "deviations": deviations, "bad_checks": self._bad_losses},
         )
 
-    def check_accuracy(self, accuracy: float) -> Alarm | None:
-        """Judge an epoch's held-out accuracy (0..1) against that of the last good epoch."""
-        if self._good_accuracy is None or accuracy >= self._good_accuracy - ACCURACY_DROP:
+    def check_accuracy(self, accuracy: float, samples: int) -> Alarm | None:
+        """Judge an epoch's held-out accuracy (0..1, on so many samples) against that of the last good epoch."""
+        if self._good_accuracy is None or self._good_accuracy - accuracy <= _tolerated(self._good_accuracy, samples):
             self._good_accuracy = accuracy
             self._bad_accuracies = 0
             return None
@@ -128,3 +130,9 @@ class Governor:
         middle = median(self._history)
         spread = NORMAL_CONSISTENCY * median(abs(entry - middle) for entry in self._history)
         return value - middle, (value - middle) / max(spread, SCALE_FLOOR)
+
+
+def _tolerated(accuracy: float, samples: int) -> float:
+    """The drop below ``accuracy`` that may be chance."""
+    error = math.sqrt(2 * accuracy * (1 - accuracy) / samples)
+    return max(ACCURACY_DROP, ACCURACY_ERRORS * error)

@@ -338,8 +338,6 @@ class Growth:
         """The rule that ends the seed now and its reason, or two empty strings."""
         if not seed.gradients.finite:
             return "gradients_not_finite", "the seed's gradients are not finite"
-        if seed.state is SeedState.EVALUATING and seed.evidence and seed.evidence.high < 0:
-            return "harmful", "the network does better without the seed"
         limit = MAX_EPOCHS.get(seed.state)
         if limit and epochs >= getattr(self._settings.growth, limit):
             return f"{seed.state.lower()}_deadline", f"{epochs} epochs in {seed.state} are enough"

@@ -60,7 +60,7 @@ class Learner:
         train = self.data.train
         self.optimizer.zero_grad()
         loss = F.cross_entropy(self.host(train.inputs[indices]), train.targets[indices])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         host_norm = self._clip_group(self._host_parameters)
         seed_norm = self._clip_group(self._seed_parameters)
         self.optimizer.step()

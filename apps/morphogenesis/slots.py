@@ -111,7 +111,7 @@ class SlotSite(nn.Module):
         if self.mode is Mode.GRAFT:
             return torch.add(h, branch(h), alpha=self.alpha)
         if self.mode is Mode.SHADOW and torch.is_grad_enabled():
-            grafted: Tensor = ShadowGraft.apply(h, branch(h.detach()))  # type: ignore[no-untyped-call]
+            grafted: Tensor = ShadowGraft.apply(h, branch(h.detach()))
             return grafted
         return h
 

@@ -243,7 +243,7 @@ def deterministic(seed: int, device: torch.device) -> Iterator[None]:
 def _held_out_alarm(session: Session, held: Judged, train_loss: float) -> Alarm | None:
     if not (held.finite and math.isfinite(train_loss)):
         return Alarm(rule="non_finite", reason="a loss is not a finite number", observed={})
-    return session.governor.check_accuracy(held.accuracy)
+    return session.governor.check_accuracy(held.accuracy, len(held.losses))
 
 
 def _measurements(session: Session, held: Judged, train_loss: float) -> dict[str, Any]:
