@@ -40,7 +40,7 @@ class Visit:
     complaints: list[str] = field(default_factory=list)
 
     def go(self, path: str) -> Page:
-        self.page.goto(self.base + path, wait_until="networkidle" if "/runs/" not in path else "load")
+        self.page.goto(self.base + path)
         return self.page
 
     def log_in(self, username: str) -> None:

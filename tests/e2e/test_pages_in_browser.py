@@ -110,7 +110,7 @@ def test_zoom_scale_and_cursor_are_shared_by_all_charts_and_kept_in_the_address(
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 34, steps=4)
     page.mouse.up()
-    page.get_by_role("button", name="log").click()
+    page.get_by_role("button", name="log", exact=True).click()
 
     assert "from=10.0&to=20.0&loss=log" in page.url
     assert page.locator(".lanes .axis text", has_text="15").count() == 1

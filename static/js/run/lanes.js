@@ -74,6 +74,7 @@ export class Lanes {
     const scale = this.scale;
     const height = RAIL + this.sites.length * ROW + AXIS;
     const focused = document.activeElement?.closest?.(".lanes a")?.getAttribute("data-key");
+    this.words = [];
     this.svg.setAttribute("height", height);
     this.svg.replaceChildren(
       this.patterns(scale, height),
@@ -82,7 +83,8 @@ export class Lanes {
       make("g", { "clip-path": "url(#lane-area)" }, ...this.rail(scale), ...this.seeds(scale)),
     );
     this.cursor = make("line", { class: "cursor", y1: 0, y2: height - AXIS, visibility: "hidden" });
-    this.svg.append(this.cursor);
+    // The words stand beside the links, not in them: a link's name is its whole story.
+    this.svg.append(make("g", { class: "words", "aria-hidden": "true" }, ...this.words), this.cursor);
     if (focused) this.svg.querySelector(`a[data-key="${focused}"]`)?.focus({ preventScroll: true });
   }
 
@@ -166,7 +168,7 @@ export class Lanes {
     group.append(make("rect", box));
     if (HATCHED.has(span.state)) group.append(make("rect", { ...box, class: "hatch" }));
     const text = [`${span.seed} ${word}`, word.slice(0, 1).toUpperCase()].find((words) => words.length * 6.2 + 8 < width);
-    if (text) group.append(make("text", { x: left + 4, y: top + BAR - 4 }, text));
+    if (text) this.words.push(make("text", { class: tone, x: left + 4, y: top + BAR - 4 }, text));
     return group;
   }
 

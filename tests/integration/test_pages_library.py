@@ -1,0 +1,207 @@
+"""Library, checkpoints, fleet, audit and search: lists that read well, stay bounded and lead on."""
+
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from apps.accounts.models import User
+from apps.blueprints.services import load_starter_library
+from apps.core.actors import SYSTEM, Actor, ActorKind
+from apps.kernels.lifecycle import KernelState
+from apps.kernels.models import FieldReport, Kernel
+from apps.training import services
+from apps.training.lifecycle import RunState
+from apps.training.models import TrainingRun
+from tests.support.run_rows import make_run, make_user
+
+pytestmark = pytest.mark.django_db
+
+REPORT = {
+    "compile": {
+        "stages": [
+            {
+                "name": "identity",
+                "passed": True,
+                "duration_ms": 1.5,
+                "measured": {"max_abs": 0.0},
+                "thresholds": {"max_abs": 1e-5},
+            }
+        ]
+    }
+}
+
+
+@pytest.fixture
+def ada() -> User:
+    return make_user("ada", role="admin")
+
+
+@pytest.fixture
+def client(ada: User) -> Client:
+    client = Client()
+    client.force_login(ada)
+    return client
+
+
+def make_kernel(**values: Any) -> Kernel:
+    """A kernel of the first starter blueprint, made without its compiler; bindings keep contracts apart."""
+    version = load_starter_library(actor=SYSTEM)[0]
+    fields: dict[str, Any] = {
+        "blueprint_version": version,
+        "name": f"residual_conv-{Kernel.objects.count()}",
+        "operator": version.operator,
+        "parameters": version.parameters,
+        "compat": {"operator": version.operator, "input": ["N", 8], "output": ["N", 8]},
+        "bindings": {"C": 8, "H": 8 + Kernel.objects.count()},
+    }
+    return Kernel.objects.create(**fields | values)
+
+
+def report_on(kernel: Kernel, run: TrainingRun, number: int, verdict: str, gain: float | None) -> None:
+    FieldReport.objects.create(
+        kernel=kernel, run_id=run.pk, seed_number=number, task="digits", host="mlp", site="layers.0.width",
+        verdict=verdict, parameters=10, train_flops=10, loss_before=1.0, loss_after=0.9, contribution=gain, rent=0.001,
+    )  # fmt: skip
+
+
+def test_an_empty_library_teaches_how_it_is_filled(client: Client) -> None:
+    assert "make grow" in client.get("/library").content.decode()
+
+
+def test_a_kernel_is_listed_with_its_outcomes(client: Client) -> None:
+    kernel, run = make_kernel(), make_run(state=RunState.QUEUED)
+    report_on(kernel, run, 1, "FOSSILIZED", 0.04)
+    report_on(kernel, run, 2, "CULLED", None)
+
+    page = client.get("/library").content.decode()
+
+    assert "1 of 2" in page
+    assert "0.0400\xa0nats" in page
+
+
+def test_kernels_can_be_filtered_by_state_and_operator(client: Client) -> None:
+    make_kernel(name="still-registered")
+    rejected = make_kernel(name="was-rejected")
+    rejected.state = KernelState.REJECTED
+    rejected.save()
+
+    page = client.get("/library?state=REJECTED&operator=residual&after=x").content.decode()
+
+    assert "was-rejected" in page
+    assert "still-registered" not in page
+
+
+def test_blueprints_count_their_versions_and_kernels_apart(client: Client) -> None:
+    for _ in range(3):
+        make_kernel()
+
+    page = client.get("/library").content.decode()
+
+    assert 'data-label="Versions" class="right">1</td><td role="cell" data-label="Kernels" class="right">3</td>' in page
+
+
+def test_the_library_asks_the_database_equally_often_for_many_kernels(client: Client) -> None:
+    make_kernel()
+    client.get("/library")
+    with CaptureQueriesContext(connection) as few:
+        client.get("/library")
+    for _ in range(5):
+        make_kernel()
+    with CaptureQueriesContext(connection) as many:
+        client.get("/library")
+
+    assert len(many) == len(few) <= 6
+
+
+def test_the_page_of_a_kernel_shows_its_graph_its_proof_and_its_outcomes(client: Client) -> None:
+    kernel, run = make_kernel(report=REPORT), make_run(name="tried-it", state=RunState.QUEUED)
+    report_on(kernel, run, 1, "FOSSILIZED", 0.04)
+
+    page = client.get(f"/library/kernels/{kernel.pk}").content.decode()
+
+    assert "out_channels 8" in page
+    assert "identity" in page
+    assert f'href="/runs/{run.pk}#seed-1">tried-it' in page
+
+
+def test_a_kernel_that_does_not_exist_is_not_found(client: Client) -> None:
+    assert client.get("/library/kernels/01a20a70-2988-776d-9050-9998b8fb74a9").status_code == 404
+
+
+def test_checkpoints_can_be_narrowed_to_one_run(client: Client) -> None:
+    one = make_run(name="one", epochs=3, stories=())
+    make_run(name="other", epochs=3, stories=())
+
+    page = client.get(f"/checkpoints?run={one.pk}&after=nonsense").content.decode()
+
+    assert "Checkpoints of one" in page
+    assert page.count(f'href="/runs/{one.pk}"') == 3
+    assert "other" not in page
+
+
+def test_the_fleet_tells_which_part_is_silent_and_who_trains_what(client: Client) -> None:
+    make_run(name="in-training", state=RunState.RUNNING, done=2)
+
+    page = client.get("/fleet").content.decode()
+
+    assert "no worker serves" in page
+    assert "train@worker-1" in page
+    assert page.count("no worker</span>") == 3
+
+
+def test_the_audit_trail_reads_as_sentences(client: Client, ada: User) -> None:
+    actor = Actor(kind=ActorKind.USER, id=ada.pk, name="ada")
+    run = services.create_run(settings={"task": "digits"}, name="my-run", actor=actor)
+    services.stop_run(run=run, actor=actor, reason="changed my mind")
+
+    page = client.get(f"/audit?subject={run.pk}&family=run").content.decode()
+
+    assert f'<strong>ada</strong> created the run <a href="/runs/{run.pk}">my-run</a>' in page
+    assert "to CANCELLED: changed my mind" in page
+
+
+def test_the_audit_trail_is_paged_and_bounded(client: Client) -> None:
+    load_starter_library(actor=SYSTEM)
+    for _ in range(52):
+        make_run(state=RunState.QUEUED)
+    actor = Actor(kind=ActorKind.SYSTEM, name="system")
+    for number in range(14):
+        services.create_external_run(task="t", host="h", epochs=1, name=f"run-{number}", actor=actor)
+
+    with CaptureQueriesContext(connection) as captured:
+        page = client.get("/audit").content.decode()
+
+    assert len(captured) <= 10
+    assert page.count("<li>") >= 14
+
+
+@pytest.mark.parametrize("query", ["family=nonsense", "before=x", "subject=x", "family=run&before=%00"])
+def test_a_silly_audit_query_is_no_error(client: Client, query: str) -> None:
+    assert client.get(f"/audit?{query}").status_code == 200
+
+
+def test_the_search_finds_runs_and_kernels_by_name(client: Client) -> None:
+    make_run(name="needle-run", state=RunState.QUEUED)
+    make_kernel(name="needle-kernel")
+
+    page = client.get("/search?q=needle").content.decode()
+
+    assert "needle-run" in page
+    assert "needle-kernel" in page
+
+
+def test_a_whole_id_leads_straight_to_its_page(client: Client) -> None:
+    run, kernel = make_run(state=RunState.QUEUED), make_kernel()
+
+    assert client.get(f"/search?q={run.pk}")["Location"] == f"/runs/{run.pk}"
+    assert client.get(f"/search?q={kernel.pk}")["Location"] == f"/library/kernels/{kernel.pk}"
+
+
+@pytest.mark.parametrize("text", ["", "%00", "%25", "_", "x" * 3000, "'%20OR%201=1"])
+def test_a_search_for_nothing_finds_nothing_and_is_no_error(client: Client, text: str) -> None:
+    response = client.get(f"/search?q={text}")
+
+    assert response.status_code == 200

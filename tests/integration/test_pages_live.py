@@ -1,0 +1,231 @@
+"""What an open run page asks for: only what is new, nothing when nothing is, and everything after a rollback."""
+
+import csv
+import io
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from apps.dashboards.selectors import live
+from apps.morphogenesis.protocols import Action
+from apps.training.lifecycle import RunState
+from apps.training.models import Decision, EpochMetric, RunLease, TrainingRun
+from tests.support.run_rows import make_control, make_run, make_user
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def client() -> Client:
+    client = Client()
+    client.force_login(make_user("ada", role="viewer"))
+    return client
+
+
+def poll(client: Client, run: TrainingRun, query: str = "", etag: str = "") -> Any:
+    headers = {"If-None-Match": etag} if etag else {}
+    return client.get(f"/runs/{run.pk}/live.json{query}", headers=headers)
+
+
+def add_epoch(run: TrainingRun, epoch: int) -> None:
+    EpochMetric.objects.create(run=run, epoch=epoch, step=epoch * 40, parameters=1, train_flops=1)
+
+
+def test_the_same_state_is_sent_once(client: Client) -> None:
+    run = make_run(state=RunState.RUNNING, done=5)
+    first = poll(client, run)
+
+    second = poll(client, run, etag=first["ETag"])
+
+    assert (second.status_code, second.content) == (304, b"")
+    assert second["ETag"] == first["ETag"]
+
+
+def test_a_poll_that_finds_nothing_new_asks_the_database_little(client: Client) -> None:
+    run = make_run(state=RunState.RUNNING, done=5)
+    etag = poll(client, run)["ETag"]
+
+    with CaptureQueriesContext(connection) as captured:
+        poll(client, run, etag=etag)
+
+    assert len(captured) <= 7
+
+
+def test_only_epochs_after_the_last_known_one_are_sent(client: Client) -> None:
+    run = make_run(state=RunState.RUNNING, done=5)
+    etag = poll(client, run)["ETag"]
+    add_epoch(run, 6)
+
+    answer = poll(client, run, "?since=5", etag=etag)
+
+    assert answer.status_code == 200
+    assert answer.json()["points"]["epoch"] == [6]
+    assert answer["ETag"] != etag
+
+
+def test_missing_measurements_are_null(client: Client) -> None:
+    run = make_run(state=RunState.RUNNING, done=1)
+    add_epoch(run, 2)
+
+    assert poll(client, run, "?since=1").json()["points"]["validation_loss"] == [None]
+
+
+@pytest.mark.parametrize("change", ["state", "command", "silence", "control"])
+def test_whatever_the_page_shows_changes_the_etag(client: Client, change: str) -> None:
+    run = make_run(state=RunState.RUNNING, done=5)
+    etag = poll(client, run)["ETag"]
+
+    if change == "state":
+        run.state = RunState.PAUSED
+        run.save()
+    elif change == "command":
+        TrainingRun.objects.filter(pk=run.pk).update(command="STOP")
+    elif change == "silence":
+        RunLease.objects.filter(run=run).update(expires_at=timezone.now() - timedelta(seconds=1))
+    else:
+        make_control(run, done=1)
+
+    assert poll(client, run, etag=etag).status_code == 200
+
+
+def test_a_heartbeat_alone_is_no_news(client: Client) -> None:
+    run = make_run(state=RunState.RUNNING, done=5)
+    etag = poll(client, run)["ETag"]
+    now = timezone.now()
+    RunLease.objects.filter(run=run).update(heartbeat_at=now, expires_at=now + timedelta(seconds=10))
+
+    assert poll(client, run, etag=etag).status_code == 304
+
+
+def test_a_rollback_sends_the_epochs_again_that_are_measured_anew(client: Client) -> None:
+    run = make_run(state=RunState.RUNNING, done=12)
+    run.settings["snapshot_epochs"] = 1
+    run.save()
+    Decision.objects.create(
+        run=run, sequence=999, epoch=10, step=400, action=Action.ROLLBACK, rule="governor", reason="the loss exploded"
+    )
+
+    first = poll(client, run, "?since=12").json()
+
+    assert first["points"]["epoch"] == [9, 10, 11, 12]
+    assert poll(client, run, "?since=12&page=1").json()["points"]["epoch"] == []
+
+
+def test_a_long_run_comes_in_parts(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "MAX_POINTS", 10)
+    run = make_run(done=25, state=RunState.RUNNING, stories=())
+
+    first = poll(client, run).json()
+    second = poll(client, run, "?since=10&page=1").json()
+    third = poll(client, run, "?since=20&page=1").json()
+
+    assert [part["more"] for part in (first, second, third)] == [True, True, False]
+    assert [len(part["points"]["epoch"]) for part in (first, second, third)] == [10, 10, 5]
+
+
+@pytest.mark.parametrize(
+    ("state", "asks_again"), [(RunState.RUNNING, True), (RunState.PAUSED, True), (RunState.FAILED, False)]
+)
+def test_a_page_asks_again_only_while_something_can_change(client: Client, state: RunState, asks_again: bool) -> None:
+    run = make_run(state=state, done=5)
+
+    assert (poll(client, run).json()["poll_after"] is not None) == asks_again
+
+
+def test_a_completed_run_is_watched_until_its_control_is_done(client: Client) -> None:
+    run = make_run()
+    waiting = poll(client, run).json()["poll_after"]
+    make_control(run)
+
+    assert waiting is not None
+    assert poll(client, run).json()["poll_after"] is None
+
+
+def test_lanes_tell_what_each_seed_was_and_when(client: Client) -> None:
+    spans = poll(client, make_run()).json()["spans"]
+
+    second = [(span["state"], span["from"][0]) for span in spans if span["seed"] == 2]
+    assert second == [
+        ("GERMINATED", 12), ("TRAINING", 13), ("GRAFTING", 15), ("STABILIZING", 17), ("EVALUATING", 18),
+        ("CULLED", 24), ("EMBARGOED", 24),
+    ]  # fmt: skip
+    assert next(span for span in spans if span["state"] == "EMBARGOED")["until"] == [29, 1160]
+
+
+def test_lanes_have_a_row_for_each_site_before_anything_has_grown(client: Client) -> None:
+    run = make_run(state=RunState.QUEUED)
+
+    assert "layers.0.width" in poll(client, run).json()["sites"]
+
+
+def test_the_events_rail_has_each_kind_of_mark(client: Client) -> None:
+    events = poll(client, make_run()).json()["events"]
+
+    assert {event["kind"] for event in events} == {"germinate", "graft", "fossilise", "cull", "snapshot"}
+
+
+@pytest.mark.parametrize("query", ["?since=-1", "?since=x", "?since=1e9", "?since=" + "9" * 40, "?since=%00&page=%00"])
+def test_a_silly_since_is_the_beginning(client: Client, query: str) -> None:
+    run = make_run(state=RunState.RUNNING, done=2)
+
+    answer = poll(client, run, query)
+
+    assert (answer.status_code, answer.json()["from"]) == (200, 0)
+
+
+@pytest.mark.parametrize("chart", ["accuracy", "loss", "parameters", "flops"])
+def test_each_chart_has_a_table_with_the_same_points(client: Client, chart: str) -> None:
+    run = make_run(state=RunState.RUNNING, done=3)
+
+    page = client.get(f"/runs/{run.pk}/charts/{chart}").content.decode()
+
+    assert page.count("<tr>") == 4
+
+
+def test_a_long_table_leads_to_older_epochs(client: Client) -> None:
+    run = make_run(state=RunState.RUNNING, done=205, epochs=300, stories=())
+
+    newest = client.get(f"/runs/{run.pk}/charts/loss").content.decode()
+    older = client.get(f"/runs/{run.pk}/charts/loss?before=6").content.decode()
+
+    assert "?before=6" in newest
+    assert older.count("<tr>") == 6
+
+
+def test_a_chart_as_a_file_holds_every_epoch_in_the_units_of_storage(client: Client) -> None:
+    run = make_run(state=RunState.RUNNING, done=3)
+
+    response = client.get(f"/runs/{run.pk}/charts/accuracy.csv")
+
+    rows = list(csv.DictReader(io.StringIO(response.getvalue().decode())))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert 0 < float(rows[0]["validation_accuracy"]) < 1
+
+
+def test_seeds_and_decisions_come_as_files(client: Client) -> None:
+    run = make_run()
+
+    seeds = client.get(f"/runs/{run.pk}/charts/seeds.csv").getvalue().decode()
+    decisions = client.get(f"/runs/{run.pk}/charts/decisions.csv").getvalue().decode()
+
+    assert "layers.0.width,widen,EVALUATING,FOSSILIZED,G5" in seeds
+    assert "GERMINATE,loss_trigger,layers.0.width" in decisions
+
+
+def test_no_cell_of_a_file_is_taken_for_a_formula(client: Client) -> None:
+    run = make_run(state=RunState.RUNNING, done=1, stories=())
+    Decision.objects.create(run=run, sequence=99, epoch=1, step=1, action="HOLD", rule="x", reason="=HYPERLINK(1)")
+
+    assert "'=HYPERLINK(1)" in client.get(f"/runs/{run.pk}/charts/decisions.csv").getvalue().decode()
+
+
+def test_a_chart_that_does_not_exist_is_not_found(client: Client) -> None:
+    run = make_run(state=RunState.QUEUED)
+
+    assert client.get(f"/runs/{run.pk}/charts/nonsense").status_code == 404
+    assert client.get(f"/runs/{run.pk}/charts/nonsense.csv").status_code == 404
