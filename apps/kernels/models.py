@@ -153,12 +153,12 @@ class FieldReport(models.Model):
     train_flops = models.BigIntegerField()
     loss_before = models.FloatField()
     loss_after = models.FloatField()
-    contribution = models.FloatField(null=True)
-    contribution_low = models.FloatField(null=True)
-    contribution_high = models.FloatField(null=True)
+    contribution = models.FloatField(null=True, blank=True)
+    contribution_low = models.FloatField(null=True, blank=True)
+    contribution_high = models.FloatField(null=True, blank=True)
     rent = models.FloatField()
-    accuracy_difference = models.FloatField(null=True)
-    mcnemar_p = models.FloatField(null=True)
+    accuracy_difference = models.FloatField(null=True, blank=True)
+    mcnemar_p = models.FloatField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -11,6 +11,7 @@ from apps.blueprints.models import BlueprintVersion
 from apps.blueprints.starter import starter_library
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict, Invalid, PayloadTooLarge
+from apps.core.ids import new_id
 from apps.kernels import services
 from apps.kernels.cache import CorruptKernel, KernelStore
 from apps.kernels.lifecycle import KernelState
@@ -95,6 +96,27 @@ def test_a_corrupt_chunk_quarantines_the_kernel_instead_of_validating_it(version
     KernelChunk.objects.filter(blob_id=kernel.digest).update(data=b"\0" * len(artefact))
 
     assert services.process_kernel(kernel=kernel).state == KernelState.QUARANTINED
+
+
+def test_a_field_report_may_lack_an_ablation(version: BlueprintVersion) -> None:
+    report = services.record_field_report(
+        kernel=register(version),
+        run_id=new_id(),
+        seed_number=1,
+        actor=SYSTEM,
+        task="digits",
+        host="mlp",
+        site="layers.0",
+        verdict="CANCELLED",
+        parameters=10,
+        train_flops=100,
+        loss_before=1.0,
+        loss_after=1.1,
+        contribution=None,
+        rent=0.0,
+    )
+
+    assert report.contribution is None
 
 
 def test_the_store_gives_back_what_was_put_in_whole_and_in_ranges() -> None:

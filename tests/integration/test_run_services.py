@@ -13,7 +13,7 @@ from apps.core import queue
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict, Invalid, InvalidTransition, LeaseLost
 from apps.morphogenesis.lifecycle import Gate, SeedState
-from apps.morphogenesis.protocols import Action, Command, DecisionRecord, EpochRecord, TransitionRecord
+from apps.morphogenesis.protocols import Action, Command, DecisionRecord, EpochRecord, GraftOutcome, TransitionRecord
 from apps.training import services, tasks
 from apps.training.lifecycle import RunState
 from apps.training.models import EpochMetric, RunKind, RunLease, Seed, TrainingRun
@@ -230,6 +230,27 @@ def test_a_run_is_kept_when_the_broker_is_away_and_queued_again_when_it_is_back(
     tasks.dispatch_queued()
 
     assert sent == [str(run.pk)]
+
+
+def test_an_outcome_without_an_ablation_is_reported_as_such(claimed: tuple[TrainingRun, int]) -> None:
+    run, token = claimed
+    services.record_transition(run_id=run.pk, fencing_token=token, record=germination())
+    outcome = GraftOutcome(
+        sequence=2,
+        epoch=3,
+        seed=1,
+        site="hidden.0",
+        kernel="a" * 64,
+        verdict=SeedState.CANCELLED,
+        parameters=10,
+        train_flops=100,
+        loss_before=1.0,
+        loss_after=1.1,
+    )
+
+    services.record_outcome(run_id=run.pk, fencing_token=token, record=outcome)
+
+    assert Seed.objects.get(run=run).outcome["contribution"] is None
 
 
 def test_stop_ends_a_queued_run_at_once_and_a_running_one_at_its_next_step(run: TrainingRun) -> None:
