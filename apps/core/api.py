@@ -45,11 +45,19 @@ class ApiView(GenericAPIView[Any]):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        unknown = sorted(set(request.query_params) - self.known_parameters(request))
-        if unknown:
-            known = ", ".join(sorted(self.known_parameters(request))) or "none"
-            detail = f"unknown parameter; known here: {known}"
-            raise Invalid(detail, errors=[FieldError(f"/{name}", "unknown", detail) for name in unknown])
+        if request.method in self.allowed_methods:
+            self._check_parameters(request)
+
+    def _check_parameters(self, request: Request) -> None:
+        """A parameter that is misspelt or left empty would silently widen the answer."""
+        known = self.known_parameters(request)
+        unknown = f"unknown parameter; known here: {', '.join(sorted(known)) or 'none'}"
+        errors = [FieldError(f"/{name}", "unknown", unknown) for name in request.query_params if name not in known]
+        for name, values in request.query_params.lists():
+            if name in known and "" in values:
+                errors.append(FieldError(f"/{name}", "empty", "is empty: give a value or leave it out"))
+        if errors:
+            raise Invalid(errors[0].detail, errors=errors)
 
     def known_parameters(self, request: Request) -> frozenset[str]:
         return self.query_parameters

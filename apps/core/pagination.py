@@ -138,7 +138,7 @@ class KeysetPagination(BasePagination):
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
         sorts = sorts_of(view)
         return [
-            _parameter("cursor", "from next_cursor of the page before", {"type": "string"}),
+            _parameter("cursor", "from next_cursor of the page before", {"type": "string", "minLength": 1}),
             _parameter(
                 "page_size",
                 "rows in one page",

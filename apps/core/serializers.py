@@ -27,6 +27,44 @@ class StrictSerializer(serializers.Serializer[Any]):
         raise ValidationError(errors)
 
 
+class Text(serializers.CharField):
+    """Text, and nothing that could be turned into it: a client that sends a number has made a mistake."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            raise ValidationError("must be text", code="type")
+        if self.max_length is not None and len(data) > self.max_length:  # before blanks are cut off its ends
+            raise ValidationError(f"has more than {self.max_length} characters", code="max_length")
+        return str(super().to_internal_value(data))
+
+
+class Whole(serializers.IntegerField):
+    """A JSON number without a fraction."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if type(data) is not int:
+            raise ValidationError("must be a whole number", code="type")
+        return int(super().to_internal_value(data))
+
+
+class Number(serializers.FloatField):
+    """A JSON number."""
+
+    def to_internal_value(self, data: Any) -> float:
+        if type(data) not in (int, float):
+            raise ValidationError("must be a number", code="type")
+        return float(super().to_internal_value(data))
+
+
+class Flag(serializers.BooleanField):
+    """true or false."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise ValidationError("must be true or false", code="type")
+        return data
+
+
 class JSONObject(serializers.DictField):
     """A JSON object; what stands in it is checked by a service."""
 
@@ -53,4 +91,4 @@ class FlatObject(JSONObject):
 class Integers(serializers.DictField):
     """A JSON object of whole numbers, e.g. the sizes that symbols are bound to."""
 
-    child = serializers.IntegerField(min_value=0, max_value=2**31 - 1)
+    child = Whole(min_value=0, max_value=2**31 - 1)

@@ -106,6 +106,8 @@ def test_the_last_page_ends_the_walk(admin: Caller) -> None:
         ("state=BROKEN", "/state"),
         ("control_of=x", "/control_of"),
         ("stat=RUNNING", "/stat"),
+        ("owner=", "/owner"),
+        ("cursor=", "/cursor"),
     ],
 )
 def test_a_wrong_parameter_is_named(admin: Caller, query: str, pointer: str) -> None:

@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from apps.accounts.models import ApiToken, User
 from apps.accounts.roles import Role, Scope
-from apps.core.serializers import StrictSerializer
+from apps.core.serializers import StrictSerializer, Text
 
 DEFAULT_LIFETIME = timedelta(days=30)
 MAX_LIFETIME = timedelta(days=3650)
@@ -37,7 +37,7 @@ class IssuedTokenSerializer(TokenSerializer):
 
 
 class NewToken(StrictSerializer):
-    name = serializers.CharField(max_length=100)
+    name = Text(max_length=100)
     scopes = serializers.ListField(
         child=serializers.ChoiceField(choices=list(Scope)), allow_empty=False, max_length=len(Scope)
     )
@@ -51,6 +51,7 @@ class NewToken(StrictSerializer):
 
 class UserSerializer(serializers.ModelSerializer[User]):
     role = serializers.ChoiceField(choices=list(Role), read_only=True)
+    email = serializers.CharField(read_only=True)
     scopes = serializers.SerializerMethodField()
 
     class Meta:
@@ -64,4 +65,4 @@ class UserSerializer(serializers.ModelSerializer[User]):
 
 class RoleChange(StrictSerializer):
     role = serializers.ChoiceField(choices=list(Role))
-    reason = serializers.CharField(max_length=4000, help_text="kept in the audit trail")
+    reason = Text(max_length=4000, help_text="kept in the audit trail")

@@ -4,7 +4,7 @@ from rest_framework import serializers
 
 from apps.blueprints.lifecycle import VersionState
 from apps.blueprints.models import Blueprint, BlueprintVersion
-from apps.core.serializers import JSONObject, StrictSerializer
+from apps.core.serializers import JSONObject, StrictSerializer, Text
 
 
 class BlueprintSerializer(serializers.ModelSerializer[Blueprint]):
@@ -26,18 +26,18 @@ class BlueprintRow(BlueprintSerializer):
 
 
 class NewBlueprint(StrictSerializer):
-    name = serializers.CharField(max_length=100)
-    title = serializers.CharField(max_length=200, required=False, allow_blank=True)
+    name = Text(max_length=100)
+    title = Text(max_length=200, required=False, allow_blank=True)
     card = JSONObject(required=False, help_text="what it is for: text, numbers and lists of these")
     tags = JSONObject(required=False)
     spec = JSONObject(required=False, help_text="becomes the first version; the grammar is in docs/blueprints.md")
 
 
 class BlueprintChange(StrictSerializer):
-    title = serializers.CharField(max_length=200, required=False, allow_blank=True)
+    title = Text(max_length=200, required=False, allow_blank=True)
     card = JSONObject(required=False)
     tags = JSONObject(required=False)
-    reason = serializers.CharField(max_length=4000, required=False, help_text="kept in the audit trail")
+    reason = Text(max_length=4000, required=False, help_text="kept in the audit trail")
 
 
 class BlueprintVersionSerializer(serializers.ModelSerializer[BlueprintVersion]):

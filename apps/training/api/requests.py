@@ -7,7 +7,7 @@ from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_fiel
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-from apps.core.serializers import JSONObject, StrictSerializer
+from apps.core.serializers import Flag, JSONObject, Number, StrictSerializer, Text, Whole
 from apps.morphogenesis.protocols import Action, Refusal
 from apps.training.lifecycle import RunState
 from apps.training.models import LibrarySource, RunKind
@@ -21,10 +21,10 @@ CREATABLE = [RunKind.INTERNAL.value, RunKind.EXTERNAL.value]
 
 class NewRun(StrictSerializer):
     kind = serializers.ChoiceField(choices=CREATABLE, default=RunKind.INTERNAL.value)
-    name = serializers.CharField(max_length=120, required=False)
+    name = Text(max_length=120, required=False)
     settings = JSONObject(help_text="task, host, seed, epochs, ...: GET /catalogue lists them with their bounds")
     library_source = serializers.ChoiceField(choices=LibrarySource.choices, required=False)
-    wants_control = serializers.BooleanField(required=False, help_text="train the static net of the same size too")
+    wants_control = Flag(required=False, help_text="train the static net of the same size too")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs["kind"] == RunKind.EXTERNAL:
@@ -37,21 +37,21 @@ class NewRun(StrictSerializer):
 class ExternalSettings(serializers.Serializer[Any]):
     """The members of an external run's settings that the platform reads; the client may keep others beside them."""
 
-    task = serializers.CharField(max_length=64)
-    host = serializers.CharField(max_length=64)
-    epochs = serializers.IntegerField(min_value=1, max_value=MAX_EPOCHS_OF_EXTERNAL)
-    seed = serializers.IntegerField(min_value=0, max_value=INT, default=0)
+    task = Text(max_length=64)
+    host = Text(max_length=64)
+    epochs = Whole(min_value=1, max_value=MAX_EPOCHS_OF_EXTERNAL)
+    seed = Whole(min_value=0, max_value=INT, default=0)
 
 
 class RunCommand(StrictSerializer):
-    reason = serializers.CharField(max_length=4000, required=False, help_text="kept in the audit trail")
+    reason = Text(max_length=4000, required=False, help_text="kept in the audit trail")
 
 
 class Heartbeat(StrictSerializer):
     """Without a token: take the run. With one: a sign of life."""
 
-    holder = serializers.CharField(max_length=200, required=False, help_text="who trains; needed to take the run")
-    fencing_token = serializers.IntegerField(min_value=0, max_value=BIGINT, required=False)
+    holder = Text(max_length=200, required=False, help_text="who trains; needed to take the run")
+    fencing_token = Whole(min_value=0, max_value=BIGINT, required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "fencing_token" not in attrs and "holder" not in attrs:
@@ -73,27 +73,27 @@ class LeaseSerializer(serializers.Serializer[Any]):
 class Event(StrictSerializer):
     """What every event has. ``sequence`` grows through the run; one that is stored already is ignored."""
 
-    sequence = serializers.IntegerField(min_value=1, max_value=BIGINT)
-    epoch = serializers.IntegerField(min_value=0, max_value=INT)
-    step = serializers.IntegerField(min_value=0, max_value=BIGINT)
+    sequence = Whole(min_value=1, max_value=BIGINT)
+    epoch = Whole(min_value=0, max_value=INT)
+    step = Whole(min_value=0, max_value=BIGINT)
 
 
 class EpochEvent(Event):
     type = serializers.ChoiceField(choices=["epoch"])
-    train_loss = serializers.FloatField(allow_null=True, help_text="null when it is not finite")
-    validation_loss = serializers.FloatField(allow_null=True)
-    validation_accuracy = serializers.FloatField(allow_null=True, min_value=0.0, max_value=1.0)
-    parameters = serializers.IntegerField(min_value=0, max_value=BIGINT)
-    train_flops = serializers.IntegerField(min_value=0, max_value=BIGINT)
-    learning_rate = serializers.FloatField(allow_null=True)
-    live_seeds = serializers.DictField(child=serializers.CharField(max_length=16), required=False)
+    train_loss = Number(allow_null=True, help_text="null when it is not finite")
+    validation_loss = Number(allow_null=True)
+    validation_accuracy = Number(allow_null=True, min_value=0.0, max_value=1.0)
+    parameters = Whole(min_value=0, max_value=BIGINT)
+    train_flops = Whole(min_value=0, max_value=BIGINT)
+    learning_rate = Number(allow_null=True)
+    live_seeds = serializers.DictField(child=Text(max_length=16), required=False)
 
 
 class NewRefusal(StrictSerializer):
     action = serializers.ChoiceField(choices=list(Action))
-    site = serializers.CharField(max_length=200, allow_blank=True)
-    kernel = serializers.CharField(max_length=64, allow_blank=True)
-    reason = serializers.CharField(max_length=4000)
+    site = Text(max_length=200, allow_blank=True)
+    kernel = Text(max_length=64, allow_blank=True)
+    reason = Text(max_length=4000)
 
     def to_internal_value(self, data: Any) -> Refusal:
         return Refusal(**super().to_internal_value(data))
@@ -102,11 +102,11 @@ class NewRefusal(StrictSerializer):
 class DecisionEvent(Event):
     type = serializers.ChoiceField(choices=["decision"])
     action = serializers.ChoiceField(choices=list(Action))
-    rule = serializers.CharField(max_length=64)
-    reason = serializers.CharField(max_length=4000)
-    site = serializers.CharField(max_length=200, required=False, allow_blank=True)
-    seed = serializers.IntegerField(min_value=1, max_value=INT, required=False, allow_null=True)
-    kernel = serializers.CharField(max_length=64, required=False, allow_blank=True)
+    rule = Text(max_length=64)
+    reason = Text(max_length=4000)
+    site = Text(max_length=200, required=False, allow_blank=True)
+    seed = Whole(min_value=1, max_value=INT, required=False, allow_null=True)
+    kernel = Text(max_length=64, required=False, allow_blank=True)
     observed = JSONObject(required=False)
     refused = NewRefusal(many=True, required=False)
 
@@ -135,7 +135,7 @@ class AnyEvent(serializers.Field[Any, Any, Any, Any]):
 
 
 class EventBatch(StrictSerializer):
-    fencing_token = serializers.IntegerField(min_value=0, max_value=BIGINT)
+    fencing_token = Whole(min_value=0, max_value=BIGINT)
     events = serializers.ListField(child=AnyEvent(), allow_empty=False, max_length=MAX_EVENTS)
 
 
@@ -144,7 +144,7 @@ class StoredEvents(serializers.Serializer[Any]):
 
 
 class Finish(StrictSerializer):
-    fencing_token = serializers.IntegerField(min_value=0, max_value=BIGINT)
+    fencing_token = Whole(min_value=0, max_value=BIGINT)
     state = serializers.ChoiceField(choices=sorted(FINISHES))
     result = JSONObject(required=False)
-    failure = serializers.CharField(max_length=4000, required=False, allow_blank=True)
+    failure = Text(max_length=4000, required=False, allow_blank=True)
