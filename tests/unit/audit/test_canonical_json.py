@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from apps.audit.canonical import MAX_INTEGER, canonical_json, leaf_digest, plain
 
-ascii_keys = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=12)
+keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 scalars = (
     st.none()
@@ -30,18 +30,18 @@ scalars = (
     | st.binary(max_size=20)
 )
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ascii_keys, inner, max_size=4), max_leaves=20
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4), max_leaves=20
 )
 
 
-@given(st.dictionaries(ascii_keys, values, max_size=6))
+@given(st.dictionaries(keys, values, max_size=6))
 def test_canonical_json_is_rfc_8785(payload: dict[str, Any]) -> None:
     data = plain(payload)
 
     assert canonical_json(data) == rfc8785.dumps(data)
 
 
-@given(st.dictionaries(ascii_keys, values, max_size=6))
+@given(st.dictionaries(keys, values, max_size=6))
 def test_plain_data_survives_a_round_trip_through_json(payload: dict[str, Any]) -> None:
     """What PostgreSQL gives back of a jsonb column digests to the same leaf."""
     data = plain(payload)
@@ -56,14 +56,14 @@ def test_plain_of_plain_changes_nothing(value: Any) -> None:
     assert plain(once) == once
 
 
-@given(st.dictionaries(ascii_keys, values, max_size=6))
+@given(st.dictionaries(keys, values, max_size=6))
 def test_the_order_of_members_does_not_matter(payload: dict[str, Any]) -> None:
     backwards = dict(reversed(payload.items()))
 
     assert leaf_digest(payload) == leaf_digest(backwards)
 
 
-@given(st.dictionaries(ascii_keys, texts, min_size=1, max_size=4), st.data())
+@given(st.dictionaries(keys, texts, min_size=1, max_size=4), st.data())
 def test_any_other_value_is_another_leaf(columns: dict[str, str], data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(columns)))
 
