@@ -1,5 +1,6 @@
 """The story of a run: what was decided and why, what each seed cost and earned, how it compares with its control."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -167,6 +168,8 @@ class Account:
     parameters: int | None
     moves: Sequence[SeedTransition]
     drawing: Interval | None
+    why: str
+    """What opened growth for it: the first sentence of the decision that germinated it."""
     outcome: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -191,12 +194,14 @@ class Account:
 
 
 def ledger_of(run: TrainingRun) -> list[Account]:
-    """Every seed of the run with its account. Three queries."""
+    """Every seed of the run with its account. Four queries."""
     seeds = list(run.seeds.select_related("slot").order_by("number"))
     fates = fates_of(SeedTransition.objects.filter(run=run))
     moves: dict[UUID, list[SeedTransition]] = {}
     for move in SeedTransition.objects.filter(run=run).order_by("sequence"):
         moves.setdefault(move.seed_id, []).append(move)
+    germinations = Decision.objects.filter(run=run, action=Action.GERMINATE, seed_number__isnull=False)
+    reasons = dict(germinations.values_list("seed_number", "reason"))
     sizes = {offer.get("digest"): offer.get("parameters") for offer in _offers(run)}
     drawings = intervals([_interval(seed.outcome) for seed in seeds], width=LEDGER_WIDTH)
     return [
@@ -207,10 +212,15 @@ def ledger_of(run: TrainingRun) -> list[Account]:
             parameters=seed.outcome.get("parameters", sizes.get(seed.kernel_digest)),
             moves=moves.get(seed.pk, []),
             drawing=drawing,
+            why=_first_sentence(reasons.get(seed.number, "")),
             outcome=seed.outcome,
         )
         for seed, drawing in zip(seeds, drawings, strict=True)
     ]
+
+
+def _first_sentence(text: str) -> str:
+    return _stopped(re.split(r"(?<=[^.])\.\s", text, maxsplit=1)[0])
 
 
 def _interval(outcome: Mapping[str, Any]) -> tuple[float | None, float | None, float | None, float]:

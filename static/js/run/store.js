@@ -50,7 +50,7 @@ function scaled(value, factor) {
 }
 
 // Evenly spaced whole numbers, about one in `gap` pixels: the ticks of every epoch axis of the page.
-export function ticks(min, max, width, gap = 70) {
+export function ticks(min, max, width, gap = 56) {
   const wanted = Math.max(1, width / gap);
   const raw = (max - min) / wanted;
   const magnitude = 10 ** Math.floor(Math.log10(Math.max(raw, 1)));
