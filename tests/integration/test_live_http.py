@@ -1,0 +1,97 @@
+"""What only a real server shows: streams, bodies that hide or lie about their length, and workers' signs of life."""
+
+import http.client
+import json
+import random
+import socket
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from apps.accounts.roles import Role
+from apps.kernels.lifecycle import KernelState
+from apps.kernels.models import CHUNK_BYTES
+from apps.training.models import TrainingRun
+from tests.support.factories import KernelFactory, TokenFactory, UserFactory
+from tests.support.programs import RunningProgram
+from tests.support.waiting import wait_until
+
+DATA = random.Random(3).randbytes(CHUNK_BYTES * 5 + 7)
+
+
+class Site:
+    """A live site and an administrator's token."""
+
+    def __init__(self, url: str) -> None:
+        self.host, self.port = urlsplit(url).hostname or "", urlsplit(url).port or 0
+        self.token = TokenFactory(user=UserFactory(role=Role.ADMIN)).secret
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
+        known = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        connection.request(method, path, body, headers=known | headers)
+        return connection.getresponse()
+
+    def status_of_endless(self, path: str) -> int:
+        """Send 64 MiB in chunks without a length; the server may hang up before it has read everything: 413."""
+        try:
+            return self.ask("POST", path, (b"x" * (1 << 20) for _ in range(64))).status
+        except OSError:
+            return http.client.REQUEST_ENTITY_TOO_LARGE
+
+    def raw(self, text: bytes) -> bytes:
+        """Send bytes as they are, close our side, and return the whole answer."""
+        with socket.create_connection((self.host, self.port), timeout=20) as connection:
+            connection.sendall(text)
+            connection.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.fixture
+def site(committed_db: str, live_site: str) -> Site:
+    return Site(live_site)
+
+
+def test_a_kernel_streams_whole_in_ranges_and_not_at_all_to_head(site: Site) -> None:
+    kernel = KernelFactory(state=KernelState.VALIDATED, data=DATA)
+    path = f"/api/v1/kernels/{kernel.pk}/binary"
+
+    whole = site.ask("GET", path)
+    part = site.ask("GET", path, Range=f"bytes={CHUNK_BYTES - 1}-{CHUNK_BYTES}")
+    again = site.ask("GET", path, **{"If-None-Match": whole.headers["ETag"]})
+    head = site.ask("HEAD", path)
+
+    assert whole.read() == DATA
+    assert (part.status, part.read()) == (206, DATA[CHUNK_BYTES - 1 : CHUNK_BYTES + 1])
+    assert (again.status, again.read()) == (304, b"")
+    assert (head.status, head.headers["Content-Length"], head.read()) == (200, str(len(DATA)), b"")
+
+
+def test_a_body_cannot_hide_or_lie_about_its_length(site: Site) -> None:
+    unannounced = site.ask("POST", "/api/v1/runs", iter([b'{"settings": {', b'"task": "digits"}}']))
+    endless = site.status_of_endless("/api/v1/runs")
+    announced = site.raw(
+        b"POST /api/v1/runs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        + f"Authorization: Bearer {site.token}\r\nContent-Length: {2**40}\r\n\r\n".encode()
+    )
+
+    assert unannounced.status == 400  # WSGI gives a body without a length as an empty one
+    assert unannounced.headers["Content-Type"] == "application/problem+json"
+    assert endless in {400, 413}
+    assert announced.startswith(b"HTTP/1.1 413")
+    assert b"payload_too_large" in announced
+    assert not TrainingRun.objects.exists()
+
+
+def test_a_site_is_ready_once_each_queue_has_a_worker(
+    site: Site, worker: Callable[..., RunningProgram], settings: Any
+) -> None:
+    before = json.loads(site.ask("GET", "/readyz").read())
+
+    for queue in ("default", "train", "compile"):
+        worker(queue)
+
+    wait_until(lambda: site.ask("GET", "/readyz").status == 200, seconds=20)
+    assert before["errors"][0]["detail"] == "no worker serves default, train, compile"
