@@ -50,6 +50,8 @@ class GrowthDisplay:
 
     def __exit__(self, *exc_info: object) -> None:
         self._live.stop()
+        if not self._console.is_terminal:
+            self._console.print()  # off a terminal the last frame ends without a newline
 
     def follow(self, run: TrainingRun) -> None:
         """Start showing ``run`` (first the grown one, then its control)."""
