@@ -13,6 +13,13 @@ from tests.support.run_rows import make_control, make_run, make_user
 
 pytestmark = pytest.mark.e2e
 
+STAGE = {
+    "name": "determinism",
+    "passed": True,
+    "duration_ms": 2.064,
+    "measured": {"digest": "ab" * 32, "repeated": "ab" * 32},
+    "thresholds": {},
+}
 SIZES = {"wide": (1440, 900), "phone": (390, 844)}
 
 
@@ -52,7 +59,8 @@ def make_kernel() -> Kernel:
         operator=version.operator,
         parameters=version.parameters,
         compat={"operator": version.operator, "input": ["N", 8], "output": ["N", 8]},
-        bindings={},
+        bindings={"C": 8, "H": 8},
+        report={"compile": {"stages": [STAGE]}},
     )
 
 

@@ -122,7 +122,7 @@ def test_the_page_of_a_kernel_shows_its_graph_its_proof_and_its_outcomes(client:
 
     page = client.get(f"/library/kernels/{kernel.pk}").content.decode()
 
-    assert "out_channels 8" in page
+    assert "out channels 8" in page
     assert "identity" in page
     assert f'href="/runs/{run.pk}#seed-1">tried-it' in page
 

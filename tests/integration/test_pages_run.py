@@ -97,7 +97,7 @@ def test_decisions_beyond_the_page_are_counted_and_left_to_the_file(client: Clie
 def test_each_seed_has_an_account_of_rent_and_gain(client: Client) -> None:
     text = text_of(client, make_run())
 
-    assert "gain 0.0412 nats, interval 0.0253 to 0.0581; rent 0.0015" in text.replace("\xa0", " ")
+    assert "Gain 0.0412 nats, interval 0.0253 to 0.0581; rent 0.0015" in text.replace("\xa0", " ")
     assert "Its 4 moves through the life cycle" in text
     assert "max output difference 2.4e−07" in text
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from apps.audit import selectors as audit
 from apps.audit.catalogue import EVENT_TYPES
 from apps.audit.models import AuditEvent
-from apps.blueprints.models import Blueprint
+from apps.blueprints.models import Blueprint, BlueprintVersion
 from apps.checkpoints.models import Checkpoint
 from apps.core.ids import parse_id
 from apps.kernels.models import Kernel
@@ -112,6 +112,9 @@ def _names(events: Sequence[AuditEvent]) -> dict[tuple[str, str], str]:
     ids = _ids(events, "seed")
     for seed in Seed.objects.filter(pk__in=ids).select_related("slot", "run") if ids else []:
         found["seed", str(seed.pk)] = f"{seed} of {seed.run.name}"
+    ids = _ids(events, "blueprint_version")
+    for version in BlueprintVersion.objects.filter(pk__in=ids).select_related("blueprint") if ids else []:
+        found["blueprint_version", str(version.pk)] = str(version)
     ids = _ids(events, "checkpoint")
     checkpoints = list(Checkpoint.objects.filter(pk__in=ids).values_list("pk", "epoch", "run_id") if ids else [])
     runs = dict(TrainingRun.objects.filter(pk__in={row[2] for row in checkpoints}).values_list("pk", "name"))

@@ -112,7 +112,7 @@ def _flat(value: object, name: str) -> Iterator[tuple[str, str]]:
         for key, inner in value.items():
             yield from _flat(inner, f"{name} \u203a {_words(key)}" if name else _words(key))
     elif isinstance(value, list | tuple) and not any(isinstance(item, Mapping | list) for item in value):
-        yield name, ", ".join(_text(item) for item in value) or numbers.MISSING
+        yield name, ", ".join(_text(item) for item in value) or "none"
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value, 1):
             yield from _flat(inner, f"{name} {index}".strip())
