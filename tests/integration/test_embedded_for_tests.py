@@ -3,6 +3,7 @@
 import threading
 import urllib.request
 from collections.abc import Callable
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +14,9 @@ from django.db import connection, connections, transaction
 from django.utils import timezone
 from django_celery_beat.models import ClockedSchedule
 
+from apps.accounts.models import User
+from apps.core.models import IdempotencyKey
+from apps.core.tasks import expire_idempotency_keys
 from esper_site.embedded.process import wait_for
 from tests.support.databases import refuse_flushing
 from tests.support.programs import RunningProgram
@@ -71,11 +75,12 @@ def test_a_test_that_would_flush_is_refused() -> None:
 
 
 def test_a_real_worker_serves_this_test(worker: Callable[..., RunningProgram]) -> None:
-    from apps.core.tasks import expire_idempotency_keys
-
+    user = User.objects.create(username="somebody")
+    IdempotencyKey.objects.create(user=user, key="old", method="POST", path="/", body_digest="")
+    IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(days=2))
     default = worker("default")
     expire_idempotency_keys.delay()
-    assert wait_for(lambda: "succeeded" in default.output, seconds=20), default.output
+    assert wait_for(lambda: not IdempotencyKey.objects.exists(), seconds=20), default.output
 
 
 def test_a_real_site_serves_this_test(live_site: str) -> None:
