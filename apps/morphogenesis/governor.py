@@ -62,7 +62,7 @@ class Governor:
         """Judge the mean training loss (nats) since the last check."""
         if not math.isfinite(loss):
             return Alarm(rule="non_finite", reason="the training loss is not a finite number", observed={})
-        value = math.log(loss + LOSS_FLOOR)
+        value = math.log(max(loss, 0.0) + LOSS_FLOOR)
         rise, deviations = self._rise(value)
         if rise <= RISE or deviations <= DEVIATIONS:
             self._history = [*self._history, value][-WINDOW:]

@@ -77,7 +77,7 @@ class Growth:
             seed.note_losses(reading.losses)
             if reading.seed_gradient is not None and seed.state is SeedState.TRAINING:
                 ratio = reading.seed_gradient / max(reading.host_gradient, 1e-12)
-                seed.gradients.note(ratio, finite=math.isfinite(ratio))
+                seed.gradients.note(ratio, reading.seed_share)
         if not self.seeds and self._policy.wants_growth(reading, history):
             self._germinate()
 

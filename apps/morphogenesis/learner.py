@@ -38,8 +38,8 @@ class Learner:
     def changed(self, *, grown: Iterable[Cut] = (), cut: Iterable[Cut] = ()) -> None:
         """The host has other parameters, or its seed runs otherwise: carry the optimizer over, recount FLOPs."""
         self.optimizer.rebuild(grown=grown, cut=cut)
-        seeds = [slot.seed for slot in map(self.host.slot, self.host.slots)]
-        self._seed_parameters = [parameter for seed in seeds if seed is not None for parameter in seed.parameters()]
+        self._live = [slot for slot in map(self.host.slot, self.host.slots) if slot.live]
+        self._seed_parameters = [parameter for slot in self._live for parameter in slot.branches[-1].parameters()]
         apart = {id(parameter) for parameter in self._seed_parameters}
         self._host_parameters = [parameter for parameter in self.host.parameters() if id(parameter) not in apart]
         self.forward_flops = forward_flops(self.host)
@@ -58,6 +58,8 @@ class Learner:
         """Train on batch ``step`` of an epoch's order. Nothing here waits for the device."""
         indices = torch.from_numpy(order[step * self.batch_size : (step + 1) * self.batch_size]).to(self.device)
         train = self.data.train
+        for slot in self._live:
+            slot.watch = watch
         self.optimizer.zero_grad()
         loss = F.cross_entropy(self.host(train.inputs[indices]), train.targets[indices])
         loss.backward()
@@ -66,7 +68,8 @@ class Learner:
         self.optimizer.step()
         monitors.note(loss.detach())
         if watch:
-            monitors.note_gradients(_rms(host_norm, self._host_parameters), _rms(seed_norm, self._seed_parameters))
+            share = self._live[0].share if self._live else None
+            monitors.note_norms(_rms(host_norm, self._host_parameters), _rms(seed_norm, self._seed_parameters), share)
 
     def judge(self, split: Split) -> Judged:
         """A pass without gradient, normalisation by its running statistics."""

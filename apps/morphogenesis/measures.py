@@ -55,6 +55,7 @@ def measure_shadow(observed: Observed) -> dict[str, Any]:
         "gradients_finite": gradients.finite if gradients.readings else None,
         "gradient_ratio": gradients.ratio,
         "gradient_peak": gradients.peak,
+        "output_share": gradients.share,
         "scale": scale,
         "shadow_gain": observed.held.loss - grafted.loss,
     }

@@ -15,12 +15,15 @@ from torch import Tensor
 CHECK_STEPS = 16
 SAMPLE = 4096
 
+Norms = tuple[Tensor | None, Tensor | None, Tensor | None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """One check: the losses since the last one, and gradient norms (root mean square per parameter) at its end.
 
-    ``seed_gradient`` is None while no seed trains apart from the host.
+    ``seed_gradient`` is None while no seed trains apart from the host. ``seed_share`` is the root mean square of its
+    output as a share of the activation's.
     """
 
     step: int
@@ -28,6 +31,7 @@ class Reading:
     average: float
     host_gradient: float
     seed_gradient: float | None
+    seed_share: float | None = None
 
     @property
     def mean_loss(self) -> float:
@@ -42,7 +46,7 @@ class Monitors:
         self._kept = horizon // CHECK_STEPS + 2
         self._window: list[Tensor] = []
         self._epoch: list[Tensor] = []
-        self._gradients: tuple[Tensor | None, Tensor | None] = (None, None)
+        self._norms: Norms = (None, None, None)
         self.average: float | None = None
         self.history: list[tuple[int, float]] = []
         """(step, average) at the last checks: enough to look ``horizon`` steps back."""
@@ -57,9 +61,9 @@ class Monitors:
         self._window.append(loss)
         self._epoch.append(loss)
 
-    def note_gradients(self, host: Tensor | None, seed: Tensor | None) -> None:
-        """Keep the gradient norms of the step before a check."""
-        self._gradients = (host, seed)
+    def note_norms(self, host: Tensor | None, seed: Tensor | None, seed_share: Tensor | None) -> None:
+        """Keep what the step before a check measured: gradients of host and seed, the seed's share."""
+        self._norms = (host, seed, seed_share)
 
     def read(self, step: int) -> Reading:
         """The check: one transfer for all that was kept."""
@@ -70,14 +74,15 @@ class Monitors:
                 self.average = loss if self.average is None else self._decay * self.average + (1 - self._decay) * loss
         average = math.nan if self.average is None else self.average
         self.history = [*self.history, (step, average)][-self._kept :]
-        host, seed = self._gradients
-        self._gradients = (None, None)
+        host, seed, share = self._norms
+        self._norms = (None, None, None)
         return Reading(
             step=step,
             losses=tuple(losses),
             average=average,
             host_gradient=math.nan if host is None else float(host),
             seed_gradient=None if seed is None else float(seed),
+            seed_share=None if share is None else float(share),
         )
 
     def end_epoch(self) -> float:
@@ -87,7 +92,7 @@ class Monitors:
         return math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else math.nan
 
     def state(self) -> dict[str, Any]:
-        """JSON types only (gradients are never pending between steps)."""
+        """JSON types only (norms are never pending between steps)."""
         return {
             "window": _floats(self._window),
             "epoch": _floats(self._epoch),

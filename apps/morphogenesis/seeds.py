@@ -1,5 +1,6 @@
 """What a run remembers of each live seed and of each slot, as values that go into a snapshot."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -24,15 +25,21 @@ MODES: Mapping[SeedState, Mode] = {
 
 @dataclass(slots=True, kw_only=True)
 class GradientRecord:
-    """Seed/host gradient ratio (root mean square per parameter): moving average, peak, and whether all were finite."""
+    """Seed/host gradient ratio (root mean square per parameter): moving average, peak, and whether all were finite.
+
+    ``share`` is the size of the seed's output as a share of the activation that it is added to, at the last reading.
+    """
 
     readings: int = 0
     ratio: float | None = None
     peak: float | None = None
     finite: bool = True
+    share: float | None = None
 
-    def note(self, ratio: float, *, finite: bool) -> None:
+    def note(self, ratio: float, share: float | None) -> None:
         """One reading."""
+        finite = math.isfinite(ratio)
+        self.share = share if share is not None and math.isfinite(share) else None
         self.readings += 1
         self.finite = self.finite and finite
         if finite:

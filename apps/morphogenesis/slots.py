@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from apps.morphogenesis.monitors import sample_rms
 from apps.morphogenesis.operators import Branch
 
 
@@ -51,6 +52,10 @@ class SlotSite(nn.Module):
         self.live = False
         self.mode = Mode.OFF
         self.alpha = 0.0
+        self.watch = False
+        """Measure ``share`` in the next training pass?"""
+        self.share: Tensor | None = None
+        """Root mean square of the live seed's output as a share of h's, on a sample, when last watched."""
         self._strength: float | None = None
 
     def forward(self, h: Tensor) -> Tensor:
@@ -109,11 +114,16 @@ class SlotSite(nn.Module):
         if self._strength is not None:
             return torch.add(h, branch(h), alpha=self._strength) if self._strength else h
         if self.mode is Mode.GRAFT:
-            return torch.add(h, branch(h), alpha=self.alpha)
+            return torch.add(h, self._watched(h, branch(h)), alpha=self.alpha)
         if self.mode is Mode.SHADOW and torch.is_grad_enabled():
-            grafted: Tensor = ShadowGraft.apply(h, branch(h.detach()))
+            grafted: Tensor = ShadowGraft.apply(h, self._watched(h, branch(h.detach())))
             return grafted
         return h
+
+    def _watched(self, h: Tensor, output: Tensor) -> Tensor:
+        if self.watch:
+            self.share = sample_rms(output) / sample_rms(h)
+        return output
 
     def _check_live(self) -> None:
         if not self.live:
