@@ -37,6 +37,8 @@ class ApiView(GenericAPIView[Any]):
 
     scopes: ClassVar[Mapping[str, str]] = {}
     query_parameters: ClassVar[frozenset[str]] = frozenset()
+    content_tagged: ClassVar[bool] = False
+    """The answer shows more than the row's own columns (or the row has no version): its ETag follows the content."""
     pagination_class: Any = None
     filter_backends: Any = ()
     content_negotiation_class = Negotiation
@@ -77,13 +79,19 @@ class ApiView(GenericAPIView[Any]):
 
     def etag(self, thing: Any, data: Any) -> str:
         """The version of what ``data`` shows."""
-        return str(thing.etag)
+        return content_etag(getattr(thing, "row_version", None), data) if self.content_tagged else str(thing.etag)
 
     def show(self, thing: Any, kind: type[BaseSerializer[Any]], *, code: int = 200, location: str = "") -> Response:
         """``thing`` with its ETag; after a change, or as what was created at ``location``."""
         data = kind(thing, context=self.get_serializer_context()).data
         headers = {"ETag": self.etag(thing, data), **({"Location": location} if location else {})}
         return Response(data, status=code, headers=headers)
+
+    def read(self, data: Any, etag: str) -> Response:
+        """``data``, or 304 for a client that has this version."""
+        if not_modified(self.request, etag):
+            return Response(status=status.HTTP_304_NOT_MODIFIED, headers={"ETag": etag})
+        return Response(data, headers={"ETag": etag})
 
 
 class ListView(ListModelMixin, ApiView):
@@ -115,13 +123,6 @@ class DetailView(ApiView):
     """GET one thing of ``get_queryset()``, with ETag and 304."""
 
     conditional: ClassVar[bool] = True
-    content_tagged: ClassVar[bool] = False
-    """The answer shows more than the row's own columns (or the row has no version)."""
-
-    def etag(self, thing: Any, data: Any) -> str:
-        if self.content_tagged:
-            return content_etag(getattr(thing, "row_version", None), data)
-        return super().etag(thing, data)
 
     def matched(self) -> Any:
         """The thing, locked for the transaction, when the client has seen its current version.
@@ -131,12 +132,10 @@ class DetailView(ApiView):
         """
         thing = self.get_object()
         thing = type(thing)._base_manager.select_for_update(of=("self",)).get(pk=thing.pk)
-        data = self.get_serializer_class()(thing, context=self.get_serializer_context()).data
-        require_match(self.request, self.etag(thing, data))
+        require_match(self.request, self.etag(thing, self.get_serializer(thing).data))
         return thing
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        response = self.show(self.get_object(), self.get_serializer_class())
-        if not_modified(request, response["ETag"]):
-            return Response(status=status.HTTP_304_NOT_MODIFIED, headers={"ETag": response["ETag"]})
-        return response
+        thing = self.get_object()
+        data = self.get_serializer(thing).data
+        return self.read(data, self.etag(thing, data))

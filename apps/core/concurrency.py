@@ -5,11 +5,12 @@ appended, so that a 304 never hides a change.
 """
 
 import hashlib
+import json
 import re
 from typing import Any
 
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
+from rest_framework.utils.encoders import JSONEncoder
 
 from apps.core.errors import PreconditionFailed, PreconditionRequired
 
@@ -17,8 +18,9 @@ TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 
 
 def content_etag(version: int | None, data: Any) -> str:
-    """An ETag of what is sent, not only of the row behind it."""
-    digest = hashlib.sha256(JSONRenderer().render(data)).hexdigest()[:16]
+    """An ETag of what is sent, not only of the row behind it. The order of members says nothing."""
+    text = json.dumps(data, sort_keys=True, cls=JSONEncoder)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return f'"v{version}-{digest}"' if version is not None else f'"{digest}"'
 
 

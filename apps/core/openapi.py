@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.api import ApiView
-from apps.core.concurrency import content_etag, not_modified
+from apps.core.concurrency import content_etag
 from apps.core.permissions import ANY
 
 
@@ -26,7 +26,4 @@ class SchemaView(ApiView):
 
     @extend_schema(exclude=True)
     def get(self, request: Request) -> Response:
-        etag = content_etag(None, document())
-        if not_modified(request, etag):
-            return Response(status=304, headers={"ETag": etag})
-        return Response(document(), headers={"ETag": etag})
+        return self.read(document(), content_etag(None, document()))

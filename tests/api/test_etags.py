@@ -8,6 +8,7 @@ from apps.training.models import TrainingRun
 from tests.api.conftest import Caller
 from tests.support.factories import (
     BlueprintFactory,
+    BlueprintVersionFactory,
     EpochMetricFactory,
     KernelFactory,
     RunFactory,
@@ -56,6 +57,22 @@ def test_a_use_changes_the_etag_of_its_kernel(admin: Caller) -> None:
     type(kernel).objects.filter(pk=kernel.pk).update(usage_count=5)
 
     assert admin.get(path, headers={"If-None-Match": etag}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/v1/blueprints", {"name": "mlp"}),
+        ("/api/v1/kernels", {"blueprint": "given"}),
+        ("/api/v1/runs", {"settings": {"task": "digits"}}),
+    ],
+)
+def test_what_was_created_is_known_by_the_same_etag(admin: Caller, path: str, body: dict[str, object]) -> None:
+    BlueprintVersionFactory(blueprint=BlueprintFactory(name="given"))
+
+    created = admin.post(path, body)
+
+    assert admin.get(created["Location"], headers={"If-None-Match": created["ETag"]}).status_code == 304
 
 
 @pytest.mark.parametrize("path", ["/api/v1/catalogue", "/api/v1/schema"])

@@ -23,6 +23,7 @@ class KernelListView(ListView):
     serializer_class = KernelRow
     filterset_class = KernelFilter
     sorts = ("-id", "id", "name", "-name")
+    content_tagged = True
     scopes = {"GET": "library:read", "POST": "library:write"}
 
     def get_queryset(self) -> QuerySet[Kernel]:

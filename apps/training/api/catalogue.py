@@ -10,7 +10,7 @@ from rest_framework.response import Response
 
 from apps.blueprints.spec import OPERATORS, OPS
 from apps.core.api import ApiView
-from apps.core.concurrency import content_etag, not_modified
+from apps.core.concurrency import content_etag
 from apps.core.permissions import ANY
 from apps.morphogenesis.catalogue import HOSTS, RECIPES, TASKS
 from apps.morphogenesis.settings import GrowthSettings, RunSettings
@@ -74,10 +74,7 @@ class CatalogueView(ApiView):
     def get(self, request: Request) -> Response:
         """Tasks, hosts, and every setting of a run with its bounds."""
         data = CatalogueSerializer(catalogue()).data
-        etag = content_etag(None, data)
-        if not_modified(request, etag):
-            return Response(status=304, headers={"ETag": etag})
-        return Response(data, headers={"ETag": etag})
+        return self.read(data, content_etag(None, data))
 
 
 def catalogue() -> dict[str, Any]:

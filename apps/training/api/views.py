@@ -14,7 +14,7 @@ from apps.checkpoints.api.serializers import CheckpointSerializer
 from apps.checkpoints.filters import CheckpointFilter
 from apps.checkpoints.models import Checkpoint
 from apps.checkpoints.selectors import checkpoints_of
-from apps.core.api import DetailView, ListView
+from apps.core.api import ApiView, DetailView, ListView
 from apps.core.idempotency import idempotent
 from apps.training import selectors, services
 from apps.training.api.requests import ExternalSettings, NewRun, RunCommand
@@ -30,10 +30,9 @@ from apps.training.filters import DecisionFilter, RunFilter, SeedFilter, SeedOfR
 from apps.training.models import Decision, EpochMetric, RunKind, Seed, TrainingRun
 
 
-class RunResource(DetailView):
-    """A run at ``/runs/{id}``, whatever is done with it."""
+class RunAnswer(ApiView):
+    """Answers with a run, whose newest figures stand beside its own columns."""
 
-    serializer_class = RunSerializer
     content_tagged = True
 
     def get_queryset(self) -> QuerySet[TrainingRun]:
@@ -44,15 +43,12 @@ class RunResource(DetailView):
         return self.show(selectors.runs().get(pk=run.pk), RunSerializer, code=code, location=location)
 
 
-class RunListView(ListView):
+class RunListView(RunAnswer, ListView):
     """Runs, newest first, each with its newest figures."""
 
     serializer_class = RunRow
     filterset_class = RunFilter
     scopes = {"GET": "runs:read", "POST": "runs:write"}
-
-    def get_queryset(self) -> QuerySet[TrainingRun]:
-        return selectors.runs()
 
     @extend_schema(request=NewRun, responses={201: RunSerializer})
     @idempotent
@@ -61,12 +57,17 @@ class RunListView(ListView):
         given = self.parse(NewRun)
         create = self._create_external if given.pop("kind") == RunKind.EXTERNAL else services.create_run
         run = create(actor=actor_of(request), **given)
-        view = RunView(request=request, format_kwarg=None)
-        return view.answer(run, code=201, location=f"/api/v1/runs/{run.pk}")
+        return self.answer(run, code=201, location=f"/api/v1/runs/{run.pk}")
 
     def _create_external(self, *, settings: Mapping[str, Any], **given: Any) -> TrainingRun:
         read = self.parse_at("settings", ExternalSettings, settings)
         return services.create_external_run(settings=settings, **read, **given)
+
+
+class RunResource(RunAnswer, DetailView):
+    """A run at ``/runs/{id}``, whatever is done with it."""
+
+    serializer_class = RunSerializer
 
 
 class RunView(RunResource):
