@@ -101,10 +101,12 @@ document.addEventListener("htmx:afterRequest", (event) => {
 
 // --- Swaps keep what was unfolded and where the focus was
 let unfolded = new Set();
+let known = null;
 let focused = "";
 
 document.addEventListener("htmx:beforeSwap", () => {
   unfolded = new Set([...document.querySelectorAll("details[open][id]")].map((details) => details.id));
+  known = new Set([...document.querySelectorAll(".decisions > li")].map((row) => row.id));
   focused = document.activeElement?.id ?? "";
 });
 
@@ -113,6 +115,7 @@ document.addEventListener("htmx:afterSettle", () => {
     const details = document.getElementById(id);
     if (details) details.open = true;
   }
+  for (const row of document.querySelectorAll(".decisions > li")) row.classList.toggle("arrives", known !== null && !known.has(row.id));
   if (focused && document.activeElement === document.body) document.getElementById(focused)?.focus({ preventScroll: true });
   showTimes(document);
 });
