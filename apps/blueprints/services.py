@@ -8,6 +8,7 @@ from django.db.models import F
 
 from apps.accounts.models import Workspace, default_workspace_id
 from apps.audit import services as audit
+from apps.audit.transitions import move
 from apps.blueprints import spec as grammar
 from apps.blueprints.lifecycle import VERSION_LIFECYCLE, VersionState
 from apps.blueprints.models import Blueprint, BlueprintVersion
@@ -121,27 +122,15 @@ def submit_version(*, blueprint: Blueprint, spec: Mapping[str, Any], actor: Acto
     return move_version(version=version, to=VersionState.SUBMITTED, actor=actor, reason="submitted")
 
 
-@transaction.atomic
 def move_version(*, version: BlueprintVersion, to: VersionState, actor: Actor, reason: str) -> BlueprintVersion:
     """Move a version along its life cycle.
 
     Raises:
         InvalidTransition: the table has no such move.
     """
-    version = BlueprintVersion.objects.select_for_update().select_related("blueprint").get(pk=version.pk)
-    VERSION_LIFECYCLE.check(version.state, to)
-    before = version.state
-    version.state = to
-    version.save(update_fields={"state"})
-    audit.record(
-        type="blueprint.version_transition",
-        subject=version,
-        actor=actor,
-        reason=reason,
-        before={"state": before},
-        after={"state": version.state},
+    return move(
+        version, lifecycle=VERSION_LIFECYCLE, to=to, event="blueprint.version_transition", actor=actor, reason=reason
     )
-    return version
 
 
 def load_starter_library(*, actor: Actor) -> list[BlueprintVersion]:

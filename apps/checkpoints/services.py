@@ -19,7 +19,7 @@ from django.core.files.storage import FileSystemStorage, Storage, storages
 from django.db import transaction
 from django.utils import timezone
 
-from apps.audit import services as audit
+from apps.audit.transitions import move
 from apps.checkpoints.lifecycle import CHECKPOINT_LIFECYCLE, CheckpointState
 from apps.checkpoints.models import Checkpoint
 from apps.core.actors import SYSTEM, Actor
@@ -184,7 +184,6 @@ def _delete_files(checkpoint: Checkpoint) -> None:
         _storage().delete(f"{checkpoint.name}{suffix}")
 
 
-@transaction.atomic
 def _move(
     *,
     checkpoint: Checkpoint,
@@ -194,20 +193,14 @@ def _move(
     event: str = "checkpoint.transition",
     **changes: Any,
 ) -> Checkpoint:
-    checkpoint = Checkpoint.objects.select_for_update(of=("self",)).get(pk=checkpoint.pk)
-    CHECKPOINT_LIFECYCLE.check(checkpoint.state, to)
-    before = checkpoint.state
-    checkpoint.state = to
-    for name, value in changes.items():
-        setattr(checkpoint, name, value)
-    checkpoint.save()
-    audit.record(
-        type=event,
-        subject=checkpoint,
+    return move(
+        checkpoint,
+        lifecycle=CHECKPOINT_LIFECYCLE,
+        to=to,
+        event=event,
         actor=actor,
         reason=reason,
-        before={"state": before},
-        after={"state": checkpoint.state, **changes},
+        changes=changes,
+        told=("digest", "size"),
         payload={"run": checkpoint.run_id, "epoch": checkpoint.epoch, "step": checkpoint.step},
     )
-    return checkpoint

@@ -13,6 +13,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from apps.audit import services as audit
+from apps.audit.transitions import move
 from apps.blueprints import spec as grammar
 from apps.blueprints.lifecycle import VersionState
 from apps.blueprints.models import BlueprintVersion
@@ -192,30 +193,20 @@ def _settle_version(kernel: Kernel, to: VersionState, actor: Actor) -> None:
         move_version(version=version, to=to, actor=actor, reason=f"{kernel.name} was {kernel.state.lower()}")
 
 
-@transaction.atomic
 def _move(
     *, kernel: Kernel, to: KernelState, actor: Actor, reason: str, event: str = "kernel.transition", **changes: Any
 ) -> Kernel:
-    kernel = (
-        Kernel.objects.select_for_update(of=("self",)).select_related("blueprint_version__blueprint").get(pk=kernel.pk)
-    )
-    KERNEL_LIFECYCLE.check(kernel.state, to)
-    before = {"state": kernel.state, "digest": kernel.digest}
-    kernel.state = to
-    for name, value in changes.items():
-        setattr(kernel, name, value)
-    kernel.full_clean(validate_constraints=False)
-    kernel.save()
-    audit.record(
-        type=event,
-        subject=kernel,
+    return move(
+        kernel,
+        lifecycle=KERNEL_LIFECYCLE,
+        to=to,
+        event=event,
         actor=actor,
         reason=reason,
-        before=before,
-        after={"state": kernel.state, "digest": kernel.digest},
+        changes=changes,
+        told=("digest",),
         payload={"report": changes["report"]} if "report" in changes else None,
     )
-    return kernel
 
 
 @transaction.atomic

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from apps.accounts.models import Workspace, default_workspace_id
 from apps.audit import services as audit
+from apps.audit.transitions import move
 from apps.blueprints.models import BlueprintVersion
 from apps.blueprints.services import load_starter_library
 from apps.core.actors import Actor
@@ -259,25 +260,18 @@ def move_run(
     Raises:
         InvalidTransition: the table has no such move.
     """
-    run = _locked(run)
-    RUN_LIFECYCLE.check(run.state, to)
-    before = run.state
-    run.state = to
     if to == RunState.RUNNING and run.started_at is None:
-        run.started_at = timezone.now()
+        changes["started_at"] = timezone.now()
     if to in FINAL_RUN_STATES:
-        run.ended_at = timezone.now()
+        changes["ended_at"] = timezone.now()
         release_kernels(run_id=run.pk)
-    for name, value in changes.items():
-        setattr(run, name, value)
-    run.save()
-    audit.record(
-        type="run.transition",
-        subject=run,
+    return move(
+        run,
+        lifecycle=RUN_LIFECYCLE,
+        to=to,
+        event="run.transition",
         actor=actor,
         reason=reason,
-        before={"state": before},
-        after={"state": run.state},
+        changes=changes,
         payload=payload,
     )
-    return run
