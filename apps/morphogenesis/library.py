@@ -78,8 +78,8 @@ class InMemoryKernels:
 class InMemoryCheckpoints:
     """Keeps each snapshot as bytes, through the same formats as a store: safetensors and JSON."""
 
-    def __init__(self) -> None:
-        self.saved: list[tuple[int, int, bytes, str]] = []
+    def __init__(self, saved: Sequence[tuple[int, int, bytes, str]] = ()) -> None:
+        self.saved = list(saved)
 
     def save(self, snapshot: Snapshot) -> None:
         tensors = safetensors.torch.save(dict(snapshot.tensors))

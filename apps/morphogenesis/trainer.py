@@ -7,6 +7,7 @@ and run again, it gives the same events, topology and weights as an uninterrupte
 """
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ class Trainer:
         """
         with deterministic(self._settings.seed, self._device):
             session = self._session = self._open()
-            last = min(self._settings.epochs, until_epoch or self._settings.epochs)
+            last = self._settings.epochs if until_epoch is None else min(until_epoch, self._settings.epochs)
             while session.epoch < last:
                 command = self._control.poll()
                 if command is not Command.CONTINUE:
@@ -226,6 +227,9 @@ class Trainer:
 @contextmanager
 def deterministic(seed: int, device: torch.device) -> Iterator[None]:
     """Deterministic algorithms and a random state of the run's own; the caller's are put back afterwards."""
+    if device.type == "cuda":
+        # cuBLAS is deterministic only with a fixed workspace, and reads this when it starts (PyTorch's notes on it).
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     devices = [device] if device.type == "cuda" else []

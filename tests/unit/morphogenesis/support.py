@@ -22,6 +22,7 @@ QUICK: Mapping[str, Any] = {
     "width": 6,
     "epochs": 24,
     "learning_rate": 5e-3,
+    "snapshot_epochs": 1,
     "growth": {
         "window_start": 0.02,
         "forced_at": 0.05,
