@@ -15,9 +15,7 @@ from apps.blueprints.models import Blueprint, BlueprintVersion
 from apps.blueprints.starter import starter_library
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, Invalid
-
-MAX_CARD_FIELDS = 32
-MAX_TEXT = 4000
+from apps.core.flat import flat_object
 
 
 def _state(blueprint: Blueprint) -> dict[str, Any]:
@@ -42,8 +40,8 @@ def create_blueprint(
     blueprint = Blueprint(
         name=name,
         title=title,
-        card=_flat("/card", card or {}),
-        tags=_flat("/tags", tags or {}),
+        card=flat_object("/card", card or {}),
+        tags=flat_object("/tags", tags or {}),
         workspace_id=workspace.pk if workspace else default_workspace_id(),
     )
     blueprint.full_clean()
@@ -68,9 +66,9 @@ def update_blueprint(
     if title is not None:
         blueprint.title = title
     if card is not None:
-        blueprint.card = _flat("/card", card)
+        blueprint.card = flat_object("/card", card)
     if tags is not None:
-        blueprint.tags = _flat("/tags", tags)
+        blueprint.tags = flat_object("/tags", tags)
     blueprint.full_clean()
     blueprint.save()
     audit.record(
@@ -147,18 +145,3 @@ def _starter_version(name: str, actor: Actor) -> BlueprintVersion:
     )
     existing = blueprint.versions.filter(digest=grammar.digest(starter.spec)).first()
     return existing or submit_version(blueprint=blueprint, spec=starter.spec, actor=actor)
-
-
-def _flat(pointer: str, values: Any) -> dict[str, Any]:
-    """A small object of scalars and lists of scalars: what cards and tags are."""
-    if not isinstance(values, Mapping):
-        raise Invalid("must be an object", pointer=pointer, code="type")
-    if len(values) > MAX_CARD_FIELDS:
-        raise Invalid(f"has {len(values)} members; at most {MAX_CARD_FIELDS}", pointer=pointer, code="too_many")
-    for name, value in values.items():
-        items = value if isinstance(value, list) else [value]
-        if not all(item is None or isinstance(item, str | int | float | bool) for item in items):
-            raise Invalid("must be text, a number, true, false, null or a list of these", pointer=f"{pointer}/{name}")
-        if len(str(value)) > MAX_TEXT or len(name) > 100 or "\0" in f"{name}{value}":
-            raise Invalid(f"is longer than {MAX_TEXT} characters or holds a NUL", pointer=f"{pointer}/{name}")
-    return dict(values)

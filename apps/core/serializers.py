@@ -69,25 +69,6 @@ class JSONObject(serializers.DictField):
     """A JSON object; what stands in it is checked by a service."""
 
 
-class FlatObject(JSONObject):
-    """Tags: a small object of text, numbers, true, false, null, and lists of these."""
-
-    max_members = 32
-    max_text = 4000
-
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        values = super().to_internal_value(data)
-        if len(values) > self.max_members:
-            raise ValidationError(f"has {len(values)} members; at most {self.max_members}", code="too_many")
-        for name, value in values.items():
-            items = value if isinstance(value, list) else [value]
-            if not all(item is None or isinstance(item, str | int | float) for item in items):
-                raise ValidationError({name: ["must be text, a number, true, false, null or a list of these"]})
-            if len(name) > 100 or len(str(value)) > self.max_text:
-                raise ValidationError({name: [f"is longer than {self.max_text} characters"]})
-        return dict(values)
-
-
 class Integers(serializers.DictField):
     """A JSON object of whole numbers, e.g. the sizes that symbols are bound to."""
 

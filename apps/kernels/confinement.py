@@ -96,9 +96,18 @@ def _unshare_network() -> None:
     try:
         _call("unshare", _CLONE_NEWNET)
     except PermissionError:
+        if _has_ambient_capabilities():
+            # A user namespace would take away the leave to read a closed checkout, which the imports still need.
+            raise
         # Without root it takes a user namespace; the capabilities that this one grants inside are dropped at once.
         _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNET)
         _drop_capabilities()
+
+
+def _has_ambient_capabilities() -> bool:
+    """Started by root in a checkout that others cannot read (``esper_site.embedded.privileges``)?"""
+    with open("/proc/self/status", encoding="ascii") as status:
+        return any(line.startswith("CapAmb:") and int(line.split()[1], 16) for line in status)
 
 
 def _drop_account() -> str | None:

@@ -20,6 +20,7 @@ from apps.blueprints.models import BlueprintVersion
 from apps.blueprints.services import move_version
 from apps.core.actors import SYSTEM, Actor
 from apps.core.errors import Conflict, Invalid, NotFound
+from apps.core.flat import flat_object
 from apps.core.queue import enqueue_after_commit
 from apps.kernels import compiler, validator
 from apps.kernels.cache import CorruptKernel, KernelStore
@@ -62,7 +63,7 @@ def register_kernel(
         operator=graph.operator,
         parameters=graph.parameters,
         compat={"operator": graph.operator, "input": list(graph.input_shape), "output": list(graph.output_shape)},
-        tags={**version.blueprint.tags, **(tags or {})},
+        tags={**version.blueprint.tags, **flat_object("/tags", tags or {})},
         awaits_upload=awaits_upload,
     )
     kernel.full_clean()

@@ -213,7 +213,11 @@ def train_segment(*, run_id: UUID, holder: str) -> None:
         log.info("run_needs_nobody", run=str(run_id))
         return
     run, token = claimed
-    library = services.freeze_library(run=run, fencing_token=token)
+    try:
+        library = services.freeze_library(run=run, fencing_token=token)
+    except Unavailable as error:
+        _fail(run_id, token, error.detail)
+        return
     if library is None:
         services.hand_over(run_id=run_id, fencing_token=token, countdown=LIBRARY_RETRY_SECONDS)
         return
@@ -228,12 +232,15 @@ def train_segment(*, run_id: UUID, holder: str) -> None:
             services.give_up_lease(run_id=run_id, fencing_token=token)
     except Exception as error:
         log.exception("run_failed", run=str(run_id))
-        failure = f"{type(error).__name__}: {error}"
-        services.finish_run(
-            run_id=run_id, fencing_token=token, state=RunState.FAILED, reason=failure[:500], failure=failure
-        )
+        _fail(run_id, token, f"{type(error).__name__}: {error}")
     else:
         _settle(run_id, token, outcome)
+
+
+def _fail(run_id: UUID, token: int, failure: str) -> None:
+    services.finish_run(
+        run_id=run_id, fencing_token=token, state=RunState.FAILED, reason=failure[:500], failure=failure
+    )
 
 
 def _train(run: TrainingRun, token: int, library: Sequence[Mapping[str, Any]]) -> Outcome:

@@ -240,6 +240,7 @@ LEASE_SECONDS = env.float("ESPER_LEASE_SECONDS", 10.0)
 HEARTBEAT_SECONDS = env.float("ESPER_HEARTBEAT_SECONDS", 2.0)
 SEGMENT_EPOCHS = env.int("ESPER_SEGMENT_EPOCHS", 50)
 ORPHAN_SCAN_SECONDS = env.float("ESPER_ORPHAN_SCAN_SECONDS", 5.0)
+COMPILE_PATIENCE_SECONDS = env.float("ESPER_COMPILE_PATIENCE_SECONDS", 600.0)
 TORCH_THREADS = env.int("ESPER_TORCH_THREADS", 1)
 
 # --- Metrics
@@ -288,6 +289,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": env.str("ESPER_LOG_LEVEL", "INFO")},
     "loggers": {
         "django.server": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},  # every 4xx has its line from django_structlog
         "botocore": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},  # every task received and done: beat's alone fill a screen

@@ -163,3 +163,14 @@ def test_a_run_without_kernels_to_grow_says_so_and_still_completes(
     assert not Kernel.objects.filter(state=KernelState.VALIDATED).exists()
     assert run.result["germinated"] == 0
     assert run.decisions.exists()
+
+
+def test_a_run_whose_kernels_nobody_compiles_fails_and_says_so(
+    make_run: Callable[..., TrainingRun], worker: Callable[..., Any]
+) -> None:
+    worker("train", ESPER_COMPILE_PATIENCE_SECONDS="0.5")
+
+    run = make_run()
+    wait_until(lambda: in_state(run, RunState.FAILED), seconds=60)
+
+    assert "is a worker running for the queue `compile`?" in run.failure

@@ -2,7 +2,7 @@
 
 from rest_framework import serializers
 
-from apps.core.serializers import Flag, FlatObject, Integers, JSONObject, StrictSerializer, Text, Whole
+from apps.core.serializers import Flag, Integers, JSONObject, StrictSerializer, Text, Whole
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import FieldReport, Kernel
 
@@ -60,7 +60,7 @@ class NewKernel(StrictSerializer):
     blueprint = Text(max_length=100, help_text="id or name")
     version = Whole(min_value=1, max_value=2**31 - 1, required=False, help_text="default: the newest")
     bindings = Integers(required=False, help_text="symbol -> size; the spec's own sizes where one is missing")
-    tags = FlatObject(required=False)
+    tags = JSONObject(required=False)
     awaits_upload = Flag(
         default=False, help_text="true: nothing is compiled, the bytes come by PUT /kernels/{id}/binary"
     )

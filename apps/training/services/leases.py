@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from apps.audit import services as audit
 from apps.core.actors import SYSTEM, WORKER, Actor
-from apps.core.errors import LeaseLost
+from apps.core.errors import LeaseLost, Unavailable
 from apps.core.queue import enqueue_after_commit
 from apps.kernels import selectors as kernel_selectors
 from apps.kernels.models import Kernel
@@ -104,14 +104,18 @@ def verify_lease(*, run_id: UUID, fencing_token: int) -> RunLease:
 def freeze_library(*, run: TrainingRun, fencing_token: int) -> list[dict[str, Any]] | None:
     """The run's library snapshot, frozen at its first start; None while kernels that it asked for are being compiled.
 
-    Timings never decide: a run waits until each of them is VALIDATED or REJECTED.
+    Timings never decide what grows: a run waits until each of them is VALIDATED or REJECTED.
+
+    Raises:
+        Unavailable: they have been waited for longer than ESPER_COMPILE_PATIENCE_SECONDS: the run should fail.
     """
     verify_lease(run_id=run.pk, fencing_token=fencing_token)
     if run.library is not None:
         return list(run.library)
     checked = RunSettings.from_mapping(run.settings)
     wanted = ensure_library(settings=checked, actor=WORKER) if checked.growth.enabled else []
-    if kernel_selectors.pending().filter(pk__in=[kernel.pk for kernel in wanted]).exists():
+    if waiting := kernel_selectors.pending().filter(pk__in=[kernel.pk for kernel in wanted]).count():
+        _check_patience(run, waiting)
         return None
     validated = kernel_selectors.validated()
     learned = run.library_source == LibrarySource.LEARNED
@@ -128,6 +132,17 @@ def freeze_library(*, run: TrainingRun, fencing_token: int) -> list[dict[str, An
         payload={"digests": [kernel.digest for kernel in usable], "source": run.library_source},
     )
     return list(run.library)
+
+
+def _check_patience(run: TrainingRun, waiting: int) -> None:
+    """Waiting has an end: without a worker for the queue ``compile`` it would have none."""
+    patience = settings.COMPILE_PATIENCE_SECONDS
+    if run.started_at is not None and timezone.now() - run.started_at > timedelta(seconds=patience):
+        raise Unavailable(
+            f"{waiting} of the kernels that this run can grow were not compiled within {patience:g} seconds: "
+            "is a worker running for the queue `compile`?",
+            code="kernels_not_compiled",
+        )
 
 
 def _offer(kernel: Kernel, prior: float) -> dict[str, Any]:
