@@ -1,6 +1,7 @@
 """The page of one run: is it healthy, what did it grow and why, was it worth it."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -107,6 +108,16 @@ def test_a_culled_seed_stays_culled_when_its_slot_rests_or_is_free_again(client:
 
     fates = re.findall(r'class="fate"><span class="state tone-([a-z]+)"', page)
     assert fates == ["fossilized", "culled", "fossilized"]
+
+
+def test_a_seed_that_ended_without_a_measured_gain_says_why_it_ended(client: Client) -> None:
+    run = make_run(stories=(replace(STORIES[1], outcome={}),))
+
+    text = text_of(client, run)
+
+    assert "culled epochs 12–24" in text
+    assert "It has not earned its rent within 6 epochs of evaluation." in text
+    assert "The timer ran out." not in text
 
 
 @pytest.mark.parametrize(("static", "says"), [(-0.02, "2.0 pp above"), (0.02, "2.0 pp below"), (0.0, "as accurate as")])

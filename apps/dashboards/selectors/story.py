@@ -187,7 +187,8 @@ class Account:
         """Its fate with the evidence, for the first screen."""
         gain, rent = self.outcome.get("contribution"), self.outcome.get("rent")
         if gain is None or rent is None:
-            return self.moves[-1].reason if self.moves else ""
+            told = next((move for move in reversed(self.moves) if move.target == self.fate), None)
+            return told.reason if told else ""
         low, high = self.outcome.get("contribution_low"), self.outcome.get("contribution_high")
         interval = "" if low is None or high is None else f", interval {fixed(low)} to {fixed(high)}"
         return f"gain {nats(gain)}{interval}; rent {fixed(rent)}"

@@ -167,8 +167,9 @@ export class Lanes {
     const box = { x: left, y: top, width, height: BAR, rx: 2 };
     group.append(make("rect", box));
     if (HATCHED.has(span.state)) group.append(make("rect", { ...box, class: "hatch" }));
-    const text = [`${span.seed} ${word}`, word.slice(0, 1).toUpperCase()].find((words) => words.length * 6.2 + 8 < width);
-    if (text) this.words.push(make("text", { class: tone, x: left + 4, y: top + BAR - 4 }, text));
+    const indent = span.state === "EMBARGOED" ? 13 : 4; // the cull before it is drawn over its beginning
+    const text = [`${span.seed} ${word}`, word.slice(0, 1).toUpperCase()].find((words) => words.length * 6.2 + 4 + indent < width);
+    if (text) this.words.push(make("text", { class: tone, x: left + indent, y: top + BAR - 4 }, text));
     return group;
   }
 
