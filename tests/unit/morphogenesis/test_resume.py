@@ -4,10 +4,12 @@ import json
 from typing import Any
 
 import pytest
+import torch
 
 from apps.morphogenesis.library import InMemoryCheckpoints
 from apps.morphogenesis.lifecycle import LIVE_STATES, SeedState
-from apps.morphogenesis.protocols import Command, RunFailed, RunInterrupted, Snapshot
+from apps.morphogenesis.protocols import Action, Command, DecisionRecord, RunFailed, RunInterrupted, Snapshot
+from apps.morphogenesis.session import Session
 from apps.morphogenesis.trainer import Outcome, RunState
 from tests.unit.morphogenesis.runs import RUNS, finished, run_of
 from tests.unit.morphogenesis.support import Run, quick_settings
@@ -77,6 +79,39 @@ def test_a_pause_within_an_epoch_changes_nothing(name: str, command: Command) ->
         paused = run(control=CommandAt(command, poll))
         assert (paused.state, paused.step, paused.result) == (states[command], poll - 1, None)
         assert same(run, run(), name)
+
+
+def test_a_trigger_that_looks_back_over_a_pause_fires_as_without_it() -> None:
+    plateau = {"growth": {"trigger_steps": 64, "window_start": 0.0, "forced_at": 0.9}, "learning_rate": 1e-6}
+    whole = Run(quick_settings(**plateau))
+    expected = whole()
+    opened = next(d for d in whole.events.of(DecisionRecord) if d.action is Action.GERMINATE)
+    assert (opened.rule, opened.step) == ("loss_plateau", 80)
+    paused = Run(quick_settings(**plateau))
+    paused(control=CommandAt(Command.PAUSE, 75))
+    assert paused().result == expected.result
+    assert paused.events.events == whole.events.events
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_resumed_session_would_save_the_snapshot_that_it_came_from(name: str) -> None:
+    run = run_of(name)
+    for count in range(1, len(snapshots(name).saved), 4):
+        saved = InMemoryCheckpoints(snapshots(name).saved[:count]).latest()
+        assert saved is not None
+        session = Session(
+            run.settings,
+            kernels=run.library,
+            decisions=run.events,
+            telemetry=run.events,
+            device=torch.device("cpu"),
+            data=run.data,
+        )
+        session.resume(saved)
+        again = session.snapshot()
+        assert json.loads(json.dumps(again.state)) == saved.state
+        assert again.tensors.keys() == saved.tensors.keys()
+        assert all(torch.equal(again.tensors[key], saved.tensors[key]) for key in saved.tensors)
 
 
 def test_many_pauses_in_one_run_change_nothing() -> None:
