@@ -106,8 +106,8 @@ def _unshare_network() -> None:
 
 def _has_ambient_capabilities() -> bool:
     """Started by root in a checkout that others cannot read (``esper_site.embedded.privileges``)?"""
-    with open("/proc/self/status", encoding="ascii") as status:
-        return any(line.startswith("CapAmb:") and int(line.split()[1], 16) for line in status)
+    with open("/proc/self/status", "rb") as status:  # bytes: a codec may be out of reach by now
+        return any(line.startswith(b"CapAmb:") and int(line.split()[1], 16) for line in status)
 
 
 def _drop_account() -> str | None:
