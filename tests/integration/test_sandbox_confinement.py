@@ -147,6 +147,7 @@ def test_it_cannot_read_what_another_account_owns(home: Path, listener: socket.s
 
 
 UNPRIVILEGED = """
+import encodings.ascii, encodings.idna  # now: the interpreter may lie where the account below cannot read
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
 from apps.kernels import confinement
