@@ -52,7 +52,9 @@ class GrowthSettings:
     min_gradient_ratio: float = bounded(0.10, 0.0, 1e6, help="G2: seed/host gradient norm, per parameter")
     max_gradient_ratio: float = bounded(100.0, 0.0, 1e9, help="G2: above this the seed's gradient explodes")
     ramp_epochs: int = bounded(2, 1, 1000, help="epochs from alpha 0 to 1")
-    ramp_curve: str = field(default="linear", metadata={"choices": ("linear", "cosine", "sigmoid")})
+    ramp_curve: str = field(
+        default="linear", metadata={"choices": ("linear", "cosine", "sigmoid"), "help": "shape of the ramp"}
+    )
     stabilize_steps: int = bounded(30, 1, 100_000, help="G4: steps for normalisation statistics")
     max_stabilize_epochs: int = bounded(4, 1, 1000, help="a seed that G4 has not passed by then is culled")
     min_eval_epochs: int = bounded(1, 0, 1000, help="G5: epochs before the first paired ablation")
@@ -67,13 +69,13 @@ class GrowthSettings:
 class RunSettings:
     """Everything that decides a run. ``topology`` fixes the host's layer widths (controls use a grown net's)."""
 
-    task: str = field(default="digits", metadata={"choices": tuple(TASKS)})
-    host: str = field(default="mlp", metadata={"choices": tuple(HOSTS)})
+    task: str = field(default="digits", metadata={"choices": tuple(TASKS), "help": "the data"})
+    host: str = field(default="mlp", metadata={"choices": tuple(HOSTS), "help": "the network that is grown"})
     seed: int = bounded(0, 0, 2**31 - 1, help="of weights, data order and bootstrap")
-    epochs: int = bounded(40, 1, 10_000)
-    batch_size: int = bounded(32, 1, 4096)
+    epochs: int = bounded(40, 1, 10_000, help="passes over the training split")
+    batch_size: int = bounded(32, 1, 4096, help="samples in a step")
     learning_rate: float = bounded(1e-3, 1e-7, 10.0, help="AdamW's")
-    weight_decay: float = bounded(1e-2, 0.0, 10.0)
+    weight_decay: float = bounded(1e-2, 0.0, 10.0, help="AdamW's")
     gradient_clip: float = bounded(1.0, 0.0, 1e6, help="global norm, per group; 0 = off")
     width: int = bounded(0, 0, 65_536, help="start width; 0 = the host's default")
     snapshot_epochs: int = bounded(5, 1, 10_000, help="epochs between snapshots")
