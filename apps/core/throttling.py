@@ -98,7 +98,9 @@ class WriteThrottle(WindowThrottle):
 
 
 class LoginThrottle(WindowThrottle):
-    """For whatever checks a password: ``LoginThrottle().admit(f"{address} {username}")``, before it is checked.
+    """For whatever checks a password: ``LoginThrottle().admit_login(address, username)``, before it is checked.
+
+    A name may be tried a few times from one address, and an address may try many names only slowly.
 
     Raises:
         Unavailable: Redis is silent.
@@ -109,3 +111,12 @@ class LoginThrottle(WindowThrottle):
 
     def when_silent(self) -> bool:
         raise Unavailable("logins cannot be counted now, so none is taken; try again in a few seconds")
+
+    def admit_login(self, address: str, username: str) -> bool:
+        return AddressThrottle().admit(address) and self.admit(f"{address} {username[:150]}")
+
+
+class AddressThrottle(LoginThrottle):
+    """All logins from one address, whatever the name: against one password tried on many names."""
+
+    name = "login_address"

@@ -176,7 +176,7 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_SCHEMA_CLASS": "apps.core.schema.EsperSchema",
     "DEFAULT_THROTTLE_CLASSES": ["apps.core.throttling.ReadThrottle", "apps.core.throttling.WriteThrottle"],
-    "DEFAULT_THROTTLE_RATES": {"read": "6000/min", "write": "600/min", "login": "10/min"},
+    "DEFAULT_THROTTLE_RATES": {"read": "6000/min", "write": "600/min", "login": "10/min", "login_address": "60/min"},
     "EXCEPTION_HANDLER": "apps.core.problems.exception_handler",
     "NON_FIELD_ERRORS_KEY": "",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",

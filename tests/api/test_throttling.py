@@ -19,7 +19,9 @@ from tests.support.problems import assert_problem
 @pytest.fixture(autouse=True)
 def _limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        api_settings, "DEFAULT_THROTTLE_RATES", {"read": "5/hour", "write": "2/hour", "login": "3/hour"}
+        api_settings,
+        "DEFAULT_THROTTLE_RATES",
+        {"read": "5/hour", "write": "2/hour", "login": "3/hour", "login_address": "5/hour"},
     )
     monkeypatch.setattr(WindowThrottle, "_silent_until", 0.0)
 
@@ -114,3 +116,10 @@ def test_logins_over_the_limit_are_refused(db: None) -> None:
 
     assert admitted == [True, True, True, False]
     assert LoginThrottle().admit("127.0.0.1 eve")
+
+
+def test_an_address_cannot_try_one_password_on_many_names(db: None) -> None:
+    admitted = [LoginThrottle().admit_login("127.0.0.1", f"name-{number}") for number in range(6)]
+
+    assert admitted == [True] * 5 + [False]
+    assert LoginThrottle().admit_login("127.0.0.2", "name-0")

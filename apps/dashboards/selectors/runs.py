@@ -8,11 +8,10 @@ from uuid import UUID
 from django.db.models import Avg, F, Q, QuerySet
 
 from apps.core.ids import parse_id
-from apps.dashboards.stages import ENDS_OF_SEEDS
 from apps.morphogenesis.catalogue import HOSTS, TASKS
 from apps.training import selectors as training
 from apps.training.lifecycle import RunState
-from apps.training.models import EpochMetric, RunKind, Seed, SeedTransition, TrainingRun
+from apps.training.models import EpochMetric, RunKind, Seed, TrainingRun
 
 PAGE_SIZE = 25
 SPARK_POINTS = 32
@@ -155,17 +154,11 @@ def _sparks(ids: Sequence[UUID]) -> dict[UUID, list[float | None]]:
 
 def _seeds(ids: Sequence[UUID]) -> dict[UUID, list[SeedMark]]:
     """Each seed with what became of it: its fate outlives what its slot does later."""
-    fates = fates_of(SeedTransition.objects.filter(run__in=ids))
     marks: dict[UUID, list[SeedMark]] = {}
     for seed in Seed.objects.filter(run__in=ids).select_related("slot").order_by("number"):
-        mark = SeedMark(number=seed.number, site=seed.slot.site, state=fates.get(seed.pk, seed.state))
+        mark = SeedMark(number=seed.number, site=seed.slot.site, state=seed.standing)
         marks.setdefault(seed.run_id, []).append(mark)
     return marks
-
-
-def fates_of(transitions: QuerySet[SeedTransition]) -> dict[UUID, str]:
-    """Seed id -> FOSSILIZED, CULLED, CANCELLED or ROLLED_BACK, for those that have ended."""
-    return dict(transitions.filter(target__in=ENDS_OF_SEEDS).values_list("seed_id", "target"))
 
 
 def _controls(ids: Iterable[UUID]) -> dict[UUID, TrainingRun]:

@@ -14,7 +14,6 @@ from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint
 from apps.dashboards.drawing import Interval, intervals
 from apps.dashboards.numbers import fixed, nats
-from apps.dashboards.selectors.runs import fates_of
 from apps.morphogenesis.lifecycle import LIVE_STATES, SeedState
 from apps.morphogenesis.protocols import Action
 from apps.training.lifecycle import FINAL_RUN_STATES
@@ -195,9 +194,8 @@ class Account:
 
 
 def ledger_of(run: TrainingRun) -> list[Account]:
-    """Every seed of the run with its account. Four queries."""
+    """Every seed of the run with its account. Three queries."""
     seeds = list(run.seeds.select_related("slot").order_by("number"))
-    fates = fates_of(SeedTransition.objects.filter(run=run))
     moves: dict[UUID, list[SeedTransition]] = {}
     for move in SeedTransition.objects.filter(run=run).order_by("sequence"):
         moves.setdefault(move.seed_id, []).append(move)
@@ -209,7 +207,7 @@ def ledger_of(run: TrainingRun) -> list[Account]:
         Account(
             seed=seed,
             name=short_name(seed.kernel_name) or seed.operator,
-            fate=fates.get(seed.pk, seed.state),
+            fate=seed.standing,
             parameters=seed.outcome.get("parameters", sizes.get(seed.kernel_digest)),
             moves=moves.get(seed.pk, []),
             drawing=drawing,

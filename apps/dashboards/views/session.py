@@ -22,7 +22,7 @@ class LogIn(LoginView):
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         throttle = LoginThrottle()
-        if not throttle.admit(f"{request.META.get('REMOTE_ADDR', '')} {request.POST.get('username', '')[:150]}"):
+        if not throttle.admit_login(request.META.get("REMOTE_ADDR", ""), request.POST.get("username", "")):
             return self._refuse_for_now(throttle.wait())
         return super().post(request, *args, **kwargs)
 
