@@ -26,7 +26,16 @@ def main() -> int:
     except ImportError:
         sys.stderr.write("Django is not installed for this Python. Run `make setup`, then use .venv/bin/python.\n")
         return 1
-    execute_from_command_line(sys.argv)
+    from django.db import OperationalError
+
+    try:
+        execute_from_command_line(sys.argv)
+    except OperationalError as error:
+        reason = str(error).strip().splitlines()[0]
+        sys.stderr.write(
+            f"The database does not answer: {reason}\nStart it, or correct DATABASE_URL; `make serve` runs one.\n"
+        )
+        return 1
     return 0
 
 

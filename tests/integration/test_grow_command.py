@@ -1,6 +1,7 @@
 """`manage.py grow`: what it prints, what it exits with, and what it says to a wrong argument."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,3 +52,22 @@ def test_json_is_the_last_line_and_names_run_and_control(committed_db: str, work
     assert summary["control"]["parameters"] == summary["parameters"]
     assert len(finished.stdout.splitlines()) == 1
     assert "test accuracy" in finished.stderr
+
+
+def test_a_database_that_is_away_is_told_without_a_traceback() -> None:
+    away = {"DATABASE_URL": "postgresql://a:b@127.0.0.1:9/x", "REDIS_URL": "redis://127.0.0.1:9/0"}
+    environment = {**os.environ, **away, "BROKER_URL": "redis://127.0.0.1:9/1"}
+
+    finished = subprocess.run(
+        [sys.executable, "manage.py", "grow"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("The database does not answer: ")
+    assert "Traceback" not in finished.stderr
