@@ -189,3 +189,13 @@ def test_a_watched_seed_leaves_the_size_of_its_output_as_a_share_of_the_activati
     share = monitors.read(16).seed_share
     assert share is not None
     assert 0.01 < share < 100
+
+
+@pytest.mark.parametrize("name", sorted(starter_library()))
+def test_no_kernel_draws_from_the_hosts_random_state(name: str) -> None:
+    graph = parse(bind(starter_library()[name].spec))
+    branch = build(graph, generator=torch.Generator().manual_seed(0)).train()
+    h = torch.randn(3, *(size if isinstance(size, int) else 4 for size in graph.input_shape[1:]))
+    before = torch.get_rng_state()
+    branch(h)
+    assert torch.equal(torch.get_rng_state(), before)
