@@ -20,9 +20,10 @@ KEYS = {
 }  # fmt: skip
 
 
-def grow(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def grow(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "manage.py", "grow", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+    inherited = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=inherited, capture_output=True, text=True, timeout=150, check=False)
 
 
 @pytest.mark.django_db
@@ -55,18 +56,9 @@ def test_json_is_the_last_line_and_names_run_and_control(committed_db: str, work
 
 
 def test_a_database_that_is_away_is_told_without_a_traceback() -> None:
-    away = {"DATABASE_URL": "postgresql://a:b@127.0.0.1:9/x", "REDIS_URL": "redis://127.0.0.1:9/0"}
-    environment = {**os.environ, **away, "BROKER_URL": "redis://127.0.0.1:9/1"}
+    redis = "redis://127.0.0.1:9/0"
 
-    finished = subprocess.run(
-        [sys.executable, "manage.py", "grow"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    finished = grow(DATABASE_URL="postgresql://a:b@127.0.0.1:9/x", REDIS_URL=redis, BROKER_URL=redis)
 
     assert finished.returncode == 1
     assert finished.stderr.startswith("The database does not answer: ")
