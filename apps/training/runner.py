@@ -20,6 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from apps.checkpoints import services as checkpoints
+from apps.checkpoints.selectors import latest_epoch
 from apps.core.actors import WORKER
 from apps.core.errors import LeaseLost, NotFound, Unavailable
 from apps.kernels.cache import CorruptKernel, KernelStore
@@ -32,12 +33,13 @@ from apps.morphogenesis.protocols import (
     GraftOutcome,
     KernelOffer,
     KernelUnavailable,
+    RunFailed,
     RunInterrupted,
     Snapshot,
     TransitionRecord,
 )
 from apps.morphogenesis.settings import RunSettings
-from apps.morphogenesis.trainer import Outcome, Trainer
+from apps.morphogenesis.trainer import Outcome, RunResult, Trainer
 from apps.training import services
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
@@ -47,6 +49,14 @@ log = structlog.get_logger(__name__)
 COMMAND_SECONDS = 0.25
 """How often the control thread looks for a command: pause and stop take effect within one second."""
 LIBRARY_RETRY_SECONDS = 1.0
+
+ENDS = {Command.PAUSE: "PAUSED", Command.STOP: "STOPPED"}
+SETTLED = {
+    "COMPLETED": (RunState.COMPLETED, "all epochs trained"),
+    "PAUSED": (RunState.PAUSED, "paused at a step boundary"),
+    "STOPPED": (RunState.CANCELLED, "stopped at a step boundary"),
+}
+"""How a trainer's end leaves the run, and what the audit trail says of it."""
 
 
 class FrozenLibrary:
@@ -214,27 +224,39 @@ def train_segment(*, run_id: UUID, holder: str) -> None:
         return
     run, token = claimed
     try:
+        _train_claimed(run, token)
+    except (RunInterrupted, LeaseLost) as error:
+        log.warning("run_interrupted", run=str(run_id), reason=str(error))
+
+
+def _train_claimed(run: TrainingRun, token: int) -> None:
+    if run.command != Command.CONTINUE:  # asked for while the run waited between two segments
+        _settle(run.pk, token, ENDS[Command(run.command)])
+        return
+    try:
         library = services.freeze_library(run=run, fencing_token=token)
     except Unavailable as error:
-        _fail(run_id, token, error.detail)
+        _fail(run.pk, token, error.detail)
         return
     if library is None:
-        services.hand_over(run_id=run_id, fencing_token=token, countdown=LIBRARY_RETRY_SECONDS)
+        services.hand_over(run_id=run.pk, fencing_token=token, countdown=LIBRARY_RETRY_SECONDS)
         return
     try:
         outcome = _train(run, token, library)
-    except RunInterrupted as error:
-        log.warning("run_interrupted", run=str(run_id), reason=str(error))
+    except RunInterrupted:
+        raise
     except (DatabaseError, Unavailable) as error:
-        log.error("run_fault", run=str(run_id), error=str(error))
+        log.error("run_fault", run=str(run.pk), error=str(error))
         close_old_connections()
         with contextlib.suppress(DatabaseError):  # still away: the lease runs out by itself
-            services.give_up_lease(run_id=run_id, fencing_token=token)
+            services.give_up_lease(run_id=run.pk, fencing_token=token)
+    except RunFailed as error:
+        _fail(run.pk, token, str(error))
     except Exception as error:
-        log.exception("run_failed", run=str(run_id))
-        _fail(run_id, token, f"{type(error).__name__}: {error}")
+        log.exception("run_failed", run=str(run.pk))
+        _fail(run.pk, token, f"{type(error).__name__}: {error}")
     else:
-        _settle(run_id, token, outcome)
+        _settle(run.pk, token, outcome.state, outcome.result)
 
 
 def _fail(run_id: UUID, token: int, failure: str) -> None:
@@ -248,8 +270,7 @@ def _train(run: TrainingRun, token: int, library: Sequence[Mapping[str, Any]]) -
     _note_environment(run)
     store = RunCheckpoints(run, token)
     journal = RunJournal(run.pk, token)
-    latest = store.latest()
-    until = (latest.epoch if latest else 0) + site_settings.SEGMENT_EPOCHS
+    until = latest_epoch(run.pk) + site_settings.SEGMENT_EPOCHS
     with RemoteControl(run.pk, token) as control:
         trainer = Trainer(
             settings=RunSettings.from_mapping(run.settings),
@@ -270,14 +291,10 @@ def _note_environment(run: TrainingRun) -> None:
         log.warning("environment_changed", run=str(run.pk), before=run.environment, now=now)
 
 
-def _settle(run_id: UUID, token: int, outcome: Outcome) -> None:
-    if outcome.state == "SEGMENT_END":
+def _settle(run_id: UUID, token: int, end: str, result: RunResult | None = None) -> None:
+    if end == "SEGMENT_END":
         services.hand_over(run_id=run_id, fencing_token=token)
         return
-    state, reason = {
-        "COMPLETED": (RunState.COMPLETED, "all epochs trained"),
-        "PAUSED": (RunState.PAUSED, "paused at a step boundary"),
-        "STOPPED": (RunState.CANCELLED, "stopped at a step boundary"),
-    }[outcome.state]
-    result = asdict(outcome.result) if outcome.result is not None else None
-    services.finish_run(run_id=run_id, fencing_token=token, state=state, reason=reason, result=result)
+    state, reason = SETTLED[end]
+    values = asdict(result) if result is not None else None
+    services.finish_run(run_id=run_id, fencing_token=token, state=state, reason=reason, result=values)

@@ -174,3 +174,15 @@ def test_a_run_whose_kernels_nobody_compiles_fails_and_says_so(
     wait_until(lambda: in_state(run, RunState.FAILED), seconds=60)
 
     assert "is a worker running for the queue `compile`?" in run.failure
+
+
+def test_a_run_that_waits_for_its_kernels_can_be_stopped(
+    make_run: Callable[..., TrainingRun], worker: Callable[..., Any]
+) -> None:
+    worker("train")
+    run = make_run()
+    wait_until(lambda: in_state(run, RunState.RUNNING), seconds=60)
+
+    services.stop_run(run=run, actor=SYSTEM, reason="no compiler today")
+
+    wait_until(lambda: in_state(run, RunState.CANCELLED), seconds=20)
