@@ -93,7 +93,7 @@ class EpochRecord:
     train_flops: int
     learning_rate: float
     live_seeds: Mapping[str, str] = field(default_factory=dict)
-    """Site -> state of each slot at the end of the epoch."""
+    """Site -> state of each slot that is not DORMANT, as the epoch was trained: its gates are met right after."""
 
 
 class TelemetrySink(Protocol):

@@ -1,10 +1,13 @@
 """Going on after a kill, a pause or a stop: the same events, topology and weights, bit for bit, from wherever."""
 
+import copy
 import json
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from apps.morphogenesis.library import InMemoryCheckpoints
 from apps.morphogenesis.lifecycle import LIVE_STATES, SeedState
@@ -79,6 +82,37 @@ def test_a_pause_within_an_epoch_changes_nothing(name: str, command: Command) ->
         paused = run(control=CommandAt(command, poll))
         assert (paused.state, paused.step, paused.result) == (states[command], poll - 1, None)
         assert same(run, run(), name)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {
+            "host": st.sampled_from(["mlp", "cnn"]),
+            "width": st.integers(1, 6),
+            "epochs": st.integers(1, 12),
+            "seed": st.integers(0, 1000),
+            "batch_size": st.sampled_from([7, 32, 4096]),
+            "learning_rate": st.sampled_from([1e-4, 5e-3, 0.1, 10.0]),
+            "snapshot_epochs": st.integers(1, 4),
+            "growth": st.fixed_dictionaries(
+                {
+                    "max_seeds": st.integers(0, 6),
+                    "embargo_epochs": st.integers(0, 2),
+                    "rent": st.sampled_from([0.0, 1.0]),
+                }
+            ),
+        }
+    ),
+    st.integers(2, 20),
+)
+def test_whatever_the_settings_pauses_change_nothing(values: dict[str, Any], poll: int) -> None:
+    whole, paused = (Run(quick_settings(**copy.deepcopy(values))) for _ in range(2))
+    expected = whole()
+    while (outcome := paused(control=CommandAt(Command.PAUSE, poll))).state is RunState.PAUSED:
+        pass
+    assert outcome.result == expected.result
+    assert paused.events.events == whole.events.events
 
 
 def test_a_trigger_that_looks_back_over_a_pause_fires_as_without_it() -> None:
