@@ -4,6 +4,7 @@ Order of a save: row STAGING -> files, made durable -> row COMMITTED in one tran
 leaves the previous checkpoint the latest and at most an orphan, which ``expire_abandoned`` collects.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +15,8 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, Storage, storages
 from django.db import transaction
@@ -30,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 FORMAT = "safetensors+json/1"
 KEEP = 3
+STORAGE_FAULTS = (OSError, BotoCoreError, ClientError, Boto3Error)
 ABANDONED_AFTER = timedelta(hours=1)
 
 
@@ -81,7 +85,9 @@ def save_snapshot(
     try:
         _write(f"{checkpoint.name}.safetensors", tensors)
         _write(f"{checkpoint.name}.json", manifest)
-    except OSError as error:
+    except STORAGE_FAULTS as error:
+        with contextlib.suppress(*STORAGE_FAULTS):  # half a file would fill a full disk further
+            _delete_files(checkpoint)
         _move(checkpoint=checkpoint, to=CheckpointState.ABANDONED, actor=actor, reason=f"storage: {error}")
         raise Unavailable(f"the checkpoint could not be stored: {error}", code="storage") from error
     with transaction.atomic():
@@ -95,7 +101,10 @@ def save_snapshot(
             digest=hashlib.sha256(manifest).hexdigest(),
             size=len(tensors) + len(manifest),
         )
-    expire_old(run_id=run_id, actor=actor)
+    try:
+        expire_old(run_id=run_id, actor=actor)
+    except STORAGE_FAULTS as error:  # the new checkpoint is safe; the old ones are tried again with the next
+        log.warning("expire_failed", run=str(run_id), error=str(error))
     return committed
 
 
@@ -133,14 +142,20 @@ def _write(name: str, data: bytes) -> None:
 
 
 def load_latest(*, run_id: UUID, actor: Actor) -> StoredSnapshot | None:
-    """The newest COMMITTED snapshot whose files have their digests. Broken ones are quarantined and passed over."""
+    """The newest COMMITTED snapshot whose files have their digests. Broken ones are quarantined and passed over.
+
+    Raises:
+        Unavailable: the storage does not answer; nothing is known about the checkpoints in it.
+    """
     committed = Checkpoint.objects.filter(run_id=run_id, state=CheckpointState.COMMITTED).order_by("-step", "-id")
     for checkpoint in committed:
         try:
             return _read(checkpoint)
-        except (OSError, ValueError, KeyError) as error:
+        except (FileNotFoundError, ValueError, KeyError) as error:
             log.warning("checkpoint_broken", checkpoint=checkpoint.name, error=str(error))
             _move(checkpoint=checkpoint, to=CheckpointState.QUARANTINED, actor=actor, reason=f"unreadable: {error}")
+        except STORAGE_FAULTS as error:  # the store is at fault, not the checkpoint: it may be read later
+            raise Unavailable(f"the checkpoint cannot be read now: {error}", code="storage") from error
     return None
 
 

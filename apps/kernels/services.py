@@ -118,8 +118,9 @@ def process_kernel(*, kernel: Kernel, actor: Actor = SYSTEM) -> Kernel:
 
 def _compile(kernel: Kernel, actor: Actor) -> Kernel:
     version = kernel.blueprint_version
-    if version.state == VersionState.SUBMITTED:
-        move_version(version=version, to=VersionState.COMPILING, actor=actor, reason=f"compiling {kernel.name}")
+    with transaction.atomic():
+        if _locked_version(kernel).state == VersionState.SUBMITTED:
+            move_version(version=version, to=VersionState.COMPILING, actor=actor, reason=f"compiling {kernel.name}")
     outcome = compiler.compile({**version.spec, "symbols": kernel.bindings})
     if outcome.artefact is None:
         return _reject(kernel=kernel, reason=outcome.reason, report={"compile": dict(outcome.report)}, actor=actor)
@@ -187,9 +188,14 @@ def _reject(*, kernel: Kernel, reason: str, report: Mapping[str, Any], actor: Ac
     return rejected
 
 
+def _locked_version(kernel: Kernel) -> BlueprintVersion:
+    """The version as it is now: several workers may compile kernels of one version."""
+    return BlueprintVersion.objects.select_for_update(of=("self",)).get(pk=kernel.blueprint_version_id)
+
+
 def _settle_version(kernel: Kernel, to: VersionState, actor: Actor) -> None:
     """The first kernel of a version decides what the version is."""
-    version = BlueprintVersion.objects.get(pk=kernel.blueprint_version_id)
+    version = _locked_version(kernel)
     if version.state == VersionState.COMPILING:
         move_version(version=version, to=to, actor=actor, reason=f"{kernel.name} was {kernel.state.lower()}")
 

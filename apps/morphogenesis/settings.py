@@ -165,6 +165,8 @@ def _typed(spec: dataclasses.Field[Any], value: Any, pointer: str) -> Any:
             raise SettingsError("must be an object or null", pointer=pointer, code="type")
         return value
     wanted = type(spec.default)
+    if type(value) is int and abs(value) >= 2**63:
+        raise SettingsError("is too large", pointer=pointer, code="range")
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not wanted or value != value or value in (float("inf"), float("-inf")):

@@ -22,7 +22,7 @@ from safetensors.torch import save as save_tensors
 from apps.checkpoints import services as checkpoints
 from apps.checkpoints.selectors import latest_epoch
 from apps.core.actors import WORKER
-from apps.core.errors import LeaseLost, NotFound, Unavailable
+from apps.core.errors import InvalidTransition, LeaseLost, NotFound, Unavailable
 from apps.kernels.cache import CorruptKernel, KernelStore
 from apps.kernels.models import Kernel
 from apps.kernels.services import quarantine_kernel
@@ -84,7 +84,8 @@ class FrozenLibrary:
             raise KernelUnavailable(str(error)) from error
         except CorruptKernel as error:
             for kernel in Kernel.objects.filter(digest=digest):
-                quarantine_kernel(kernel=kernel, reason=str(error), actor=WORKER)
+                with contextlib.suppress(InvalidTransition):  # quarantined before, or another worker was faster
+                    quarantine_kernel(kernel=kernel, reason=str(error), actor=WORKER)
             raise KernelUnavailable(str(error)) from error
 
 
@@ -249,7 +250,7 @@ def _train_claimed(run: TrainingRun, token: int) -> None:
         log.error("run_fault", run=str(run.pk), error=str(error))
         close_old_connections()
         with contextlib.suppress(DatabaseError):  # still away: the lease runs out by itself
-            services.give_up_lease(run_id=run.pk, fencing_token=token)
+            services.give_up_lease(run_id=run.pk, fencing_token=token, why=str(error))
     except RunFailed as error:
         _fail(run.pk, token, str(error))
     except Exception as error:

@@ -8,6 +8,7 @@ from uuid import UUID
 import structlog
 from celery import shared_task
 from django.db import OperationalError
+from django.db.models import Q
 from django.utils import timezone
 
 from apps.core.queue import enqueue
@@ -37,10 +38,9 @@ def recover_orphans() -> None:
 def dispatch_queued() -> None:
     """Queue runs again whose message may be lost (a flushed broker); for the others that is a no-op."""
     waiting = TrainingRun.objects.exclude(kind=RunKind.EXTERNAL).filter(
-        updated_at__lt=timezone.now() - LOST_MESSAGE, command=Command.CONTINUE
+        Q(state__in=[RunState.QUEUED, RunState.RECOVERING]) | Q(state=RunState.PAUSED, command=Command.CONTINUE),
+        updated_at__lt=timezone.now() - LOST_MESSAGE,
     )
-    for run_id in waiting.filter(state__in=[RunState.QUEUED, RunState.RECOVERING, RunState.PAUSED]).values_list(
-        "pk", flat=True
-    )[:100]:
+    for run_id in waiting.values_list("pk", flat=True)[:100]:
         TrainingRun.objects.filter(pk=run_id).update(updated_at=timezone.now())
         enqueue(services.TRAIN_TASK, str(run_id))

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from esper_site.embedded import ports, processes, stack, state
 from esper_site.embedded.console import Console
@@ -91,7 +92,8 @@ class Session:
 
     def _prepare_database(self, supervisor: Supervisor, keeper: Keeper) -> None:
         """Migrate, and make the first administrator; skipped where our own database has seen these migrations."""
-        fingerprint = migrations_fingerprint()
+        # Also once a month: the audit trail needs a partition for each.
+        fingerprint = f"{migrations_fingerprint()} {datetime.now(UTC):%Y-%m}"
         if self._stack.cluster is not None and self._memory.prepared == fingerprint:
             return
         self._console.say("preparing the database")

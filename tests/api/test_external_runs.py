@@ -18,7 +18,7 @@ class Client:
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
-        body = {"kind": "external", "settings": {"task": "mine", "host": "resnet", "epochs": 2, "batch": 64}}
+        body = {"kind": "external", "settings": {"task": "mine", "host": "resnet", "epochs": 20, "batch": 64}}
         self.path = caller.post("/api/v1/runs", body)["Location"]
         self.token: int | None = None
 

@@ -374,7 +374,8 @@ def _(actor: Actor) -> Arranged:
 @case("training.recover_orphans", "run.recovered", by="system")
 def _(actor: Actor) -> Arranged:
     run = RunFactory(state=RunState.RUNNING)
-    RunLease.objects.filter(run=run).update(expires_at=timezone.now() - timedelta(seconds=1))
+    expired = timezone.now() - timedelta(seconds=1)
+    RunLease.objects.filter(run=run).update(holder="lost", expires_at=expired)
     return training.recover_orphans, run
 
 

@@ -138,3 +138,35 @@ def test_a_save_that_never_finished_is_collected_after_its_time(run_id: UUID) ->
     orphan.refresh_from_db()
     assert orphan.state == CheckpointState.ABANDONED
     assert not file_of(orphan).exists()
+
+
+def test_a_storage_that_cannot_be_read_now_condemns_no_snapshot(run_id: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = save(run_id, 10)
+    with monkeypatch.context() as away:
+        away.setattr(services, "_read_file", _too_many_files)
+        with pytest.raises(Unavailable, match="Too many open files"):
+            services.load_latest(run_id=run_id, actor=WORKER)
+
+    checkpoint.refresh_from_db()
+    assert checkpoint.state == CheckpointState.COMMITTED
+    assert services.load_latest(run_id=run_id, actor=WORKER) is not None
+
+
+def _too_many_files(name: str) -> bytes:
+    raise OSError(24, "Too many open files")
+
+
+def test_a_failed_save_leaves_no_file_behind(run_id: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = services._write
+
+    def half(name: str, data: bytes) -> None:
+        if name.endswith(".json"):
+            _no_space(name, data)
+        write(name, data)
+
+    monkeypatch.setattr(services, "_write", half)
+
+    with pytest.raises(Unavailable):
+        save(run_id, 10)
+
+    assert not file_of(Checkpoint.objects.get(step=10)).exists()

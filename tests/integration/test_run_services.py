@@ -17,6 +17,7 @@ from apps.morphogenesis.protocols import Action, Command, DecisionRecord, EpochR
 from apps.training import services, tasks
 from apps.training.lifecycle import RunState
 from apps.training.models import EpochMetric, RunKind, RunLease, Seed, TrainingRun
+from apps.training.services import leases
 
 pytestmark = pytest.mark.django_db
 
@@ -80,6 +81,8 @@ def germination(sequence: int = 1, **changes: Any) -> TransitionRecord:
         ({"epochs": 0}, "/settings/epochs"),
         ({"learning_rate": float("nan")}, "/settings/learning_rate"),
         ({"depth": 3}, "/settings/depth"),
+        ({"epochs": 10**400}, "/settings/epochs"),
+        ({"learning_rate": 10**400}, "/settings/learning_rate"),
         ({"growth": {"rent": -1}}, "/settings/growth/rent"),
         ({"growth": []}, "/settings/growth"),
         ({"task": "spirals", "host": "cnn"}, "/settings/host"),
@@ -304,3 +307,97 @@ def test_a_malformed_external_event_names_its_field_and_none_of_the_batch_is_kep
 
 def vars_of(record: EpochRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
+
+
+@pytest.mark.parametrize(("later", "state"), [("stop", RunState.CANCELLED), ("resume", RunState.PAUSED)])
+def test_what_is_asked_while_a_pause_is_being_obeyed_is_not_lost(
+    claimed: tuple[TrainingRun, int], later: str, state: RunState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, token = claimed
+    queued: list[str] = []
+    monkeypatch.setattr(leases, "enqueue_after_commit", lambda task, run_id: queued.append(run_id))
+    services.pause_run(run=run, actor=SYSTEM)
+    {"stop": services.stop_run, "resume": services.resume_run}[later](run=run, actor=SYSTEM)
+
+    run = services.finish_run(run_id=run.pk, fencing_token=token, state=RunState.PAUSED, reason="paused")
+
+    assert run.state == state
+    assert queued == ([str(run.pk)] if later == "resume" else [])
+
+
+def test_a_run_that_waits_for_a_busy_worker_is_queued_again_and_not_taken_for_lost(
+    claimed: tuple[TrainingRun, int],
+) -> None:
+    run, token = claimed
+    services.hand_over(run_id=run.pk, fencing_token=token)
+    expire(run)
+
+    assert services.recover_orphans() == []
+
+    run.refresh_from_db()
+    assert (run.state, run.lease.recoveries) == (RunState.RUNNING, 0)
+
+
+def test_a_run_that_was_to_pause_when_its_worker_was_lost_is_queued_again(
+    claimed: tuple[TrainingRun, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = claimed
+    services.pause_run(run=run, actor=SYSTEM)
+    expire(run)
+    services.recover_orphans()
+    TrainingRun.objects.filter(pk=run.pk).update(updated_at=timezone.now() - timedelta(minutes=1))
+    sent: list[str] = []
+    monkeypatch.setattr(tasks, "enqueue", lambda task, run_id: sent.append(run_id))
+
+    tasks.dispatch_queued()
+
+    assert sent == [str(run.pk)]
+
+
+def test_the_last_fault_is_told_when_a_run_gives_up(claimed: tuple[TrainingRun, int]) -> None:
+    run, token = claimed
+    for _attempt in range(6):
+        services.give_up_lease(run_id=run.pk, fencing_token=token, why="No space left on device")
+        expire(run)
+        services.recover_orphans()
+        _, token = services.claim_run(run_id=run.pk, holder="next") or (None, 0)
+
+    run.refresh_from_db()
+    assert run.state == RunState.FAILED
+    assert "No space left on device" in run.failure
+
+
+@pytest.mark.parametrize(
+    ("result", "pointer"),
+    [({"parameters_start": "1.2M"}, "/result/parameters_start"), ({"test_accuracy": 10**400}, "/result/test_accuracy")],
+)
+def test_a_result_that_the_pages_could_not_compute_with_is_refused(result: dict[str, Any], pointer: str) -> None:
+    run = services.create_external_run(task="mnist", host="mine", epochs=2, actor=SYSTEM)
+    lease = services.external_heartbeat(run=run, holder="laptop", fencing_token=None, actor=SYSTEM)
+
+    with pytest.raises(Invalid) as caught:
+        services.external_finish(
+            run=run, fencing_token=lease.fencing_token, state="COMPLETED", actor=SYSTEM, result=result
+        )
+
+    assert caught.value.errors[0].pointer == pointer
+
+
+def test_an_epoch_beyond_the_last_is_refused() -> None:
+    run = services.create_external_run(task="mnist", host="mine", epochs=2, actor=SYSTEM)
+    lease = services.external_heartbeat(run=run, holder="laptop", fencing_token=None, actor=SYSTEM)
+    event = {"type": "epoch", **vars_of(epoch(1, 67_108_864))}
+
+    with pytest.raises(Invalid, match="the run has 2 epochs"):
+        services.external_events(run=run, fencing_token=lease.fencing_token, events=[event], actor=SYSTEM)
+
+
+def test_an_external_run_that_reports_progress_is_not_held_its_earlier_losses() -> None:
+    run = services.create_external_run(task="mnist", host="mine", epochs=2, actor=SYSTEM)
+    lease = services.external_heartbeat(run=run, holder="laptop", fencing_token=None, actor=SYSTEM)
+    RunLease.objects.filter(run=run).update(recoveries=4)
+    event = {"type": "epoch", **vars_of(epoch(1, 1))}
+
+    services.external_events(run=run, fencing_token=lease.fencing_token, events=[event], actor=SYSTEM)
+
+    assert RunLease.objects.get(run=run).recoveries == 0

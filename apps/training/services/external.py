@@ -13,9 +13,11 @@ from apps.morphogenesis.protocols import DecisionRecord, EpochRecord
 from apps.training.lifecycle import FINAL_RUN_STATES, RunState
 from apps.training.models import RunKind, RunLease, TrainingRun
 from apps.training.services.journal import record_decision, record_epoch
-from apps.training.services.leases import claim_run, extend_lease, finish_run
+from apps.training.services.leases import claim_run, extend_lease, finish_run, mark_progress
 
 MAX_EVENTS = 500
+MAX_NUMBER = 2**63
+NUMBERS_OF_A_RESULT = ("test_accuracy", "validation_accuracy", "parameters_start", "parameters", "train_flops")
 FINISHES = {RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED, RunState.PAUSED}
 
 
@@ -49,10 +51,30 @@ def external_events(*, run: TrainingRun, fencing_token: int, events: Iterable[Ma
     if len(batch) > MAX_EVENTS:
         raise Invalid(f"at most {MAX_EVENTS} events at once, not {len(batch)}", pointer="/events", code="too_many")
     with transaction.atomic():
+        known = run.last_sequence
         for index, event in enumerate(batch):
+            _check_epoch(run, event, f"/events/{index}/epoch")
             _store(run.pk, fencing_token, event, f"/events/{index}", actor)
-    run.refresh_from_db(fields=["last_sequence"])
+        run.refresh_from_db(fields=["last_sequence"])
+        if run.last_sequence > known:
+            mark_progress(run_id=run.pk, fencing_token=fencing_token)
     return run.last_sequence
+
+
+def _check_epoch(run: TrainingRun, event: Mapping[str, Any], pointer: str) -> None:
+    epoch = event.get("epoch")
+    if isinstance(epoch, int) and epoch > run.epochs:
+        raise Invalid(f"the run has {run.epochs} epochs, not {epoch}", pointer=pointer, code="range")
+
+
+def _check_result(result: Mapping[str, Any]) -> None:
+    """What the pages compute with is a number of a sane size; everything else is the client's own."""
+    for name in NUMBERS_OF_A_RESULT:
+        value = result.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MAX_NUMBER:
+            raise Invalid("must be a number", pointer=f"/result/{name}", code="type")
 
 
 def _store(run_id: UUID, fencing_token: int, event: Mapping[str, Any], pointer: str, actor: Actor) -> None:
@@ -95,6 +117,7 @@ def external_finish(
     _require_external(run)
     if state not in FINISHES:
         raise Invalid(f"{state!r} is not one of: {', '.join(sorted(FINISHES))}", pointer="/state", code="unknown")
+    _check_result(result or {})
     return finish_run(
         run_id=run.pk,
         fencing_token=fencing_token,

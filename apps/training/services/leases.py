@@ -184,20 +184,26 @@ def finish_run(
         LeaseLost: the worker does not own the run any more; nothing is written.
     """
     lease = verify_lease(run_id=run_id, fencing_token=fencing_token)
+    run = TrainingRun.objects.select_for_update(of=("self",)).get(pk=run_id)
+    if state == RunState.PAUSED and run.command == Command.STOP:  # asked for while the pause was being obeyed
+        state, reason = RunState.CANCELLED, "stopped at a step boundary"
     lease.holder = ""
     lease.expires_at = None
     lease.save()
     changes: dict[str, Any] = {"failure": failure}
     if result is not None:
         changes["result"] = dict(result)
-    run = move_run(run=lease.run, to=state, actor=actor, reason=reason, payload=result, **changes)
+    run = move_run(run=run, to=state, actor=actor, reason=reason, payload=result, **changes)
     if state == RunState.COMPLETED and run.wants_control:
         create_control(run=run, actor=actor)
+    if state == RunState.PAUSED and run.command == Command.CONTINUE and run.kind != RunKind.EXTERNAL:
+        enqueue_after_commit(TRAIN_TASK, str(run_id))  # resumed while the pause was being obeyed
     return run
 
 
-def give_up_lease(*, run_id: UUID, fencing_token: int) -> None:
+def give_up_lease(*, run_id: UUID, fencing_token: int, why: str) -> None:
     """Let the orphan scan take the run up now: its worker met a fault from outside (a dead database or store)."""
+    TrainingRun.objects.filter(pk=run_id, lease__fencing_token=fencing_token).update(failure=why)
     RunLease.objects.filter(run_id=run_id, fencing_token=fencing_token).update(expires_at=timezone.now())
 
 
@@ -231,6 +237,8 @@ def _recover(run_id: UUID) -> bool:
     )
     if lease is None:
         return False
+    if lease.holder == "" and lease.run.kind != RunKind.EXTERNAL:
+        return _queue_again(lease)
     silent_since = lease.heartbeat_at
     lease.fencing_token = F("fencing_token") + 1
     lease.holder = ""
@@ -247,9 +255,21 @@ def _recover(run_id: UUID) -> bool:
     audit.record(type="run.recovered", subject=run, actor=SYSTEM, reason="lease expired")
     if lease.recoveries > MAX_RECOVERIES:
         failure = f"the worker was lost {lease.recoveries} times without a new checkpoint in between"
+        failure += f"; the last fault: {run.failure}" if run.failure else ""
         move_run(run=run, to=RunState.FAILED, actor=SYSTEM, reason=failure, failure=failure)
     elif run.command == Command.STOP:
         move_run(run=run, to=RunState.CANCELLED, actor=SYSTEM, reason="stopped while its worker was lost")
     elif run.kind != RunKind.EXTERNAL:
         enqueue_after_commit(TRAIN_TASK, str(run_id))
     return True
+
+
+def _queue_again(lease: RunLease) -> bool:
+    """Nobody was lost: the run waits between two segments for a busy worker, or its message is gone."""
+    if lease.run.command == Command.STOP:
+        move_run(run=lease.run, to=RunState.CANCELLED, actor=SYSTEM, reason="stopped while it waited for a worker")
+        return True
+    lease.expires_at = timezone.now() + timedelta(seconds=HANDOVER_SECONDS)
+    lease.save()
+    enqueue_after_commit(TRAIN_TASK, str(lease.run_id))
+    return False

@@ -1,4 +1,4 @@
-"""`manage.py bootstrap`: the first administrator. `manage.py up` calls it after the migrations; again it is a no-op."""
+"""`manage.py bootstrap`: the first administrator, and the audit trail's next partitions. `manage.py up` calls it."""
 
 import json
 from argparse import ArgumentParser
@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand
 
 from apps.accounts import services
 from apps.accounts.management.answers import refusals
+from apps.audit.tasks import make_partitions
 from apps.core.actors import SYSTEM
 
 
@@ -20,6 +21,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        make_partitions()  # beat does this hourly; a stack that is only ever started for an evening has it from here
         with refusals():
             created = services.create_first_admin(username=options["username"], actor=SYSTEM)
         if options["json"]:
