@@ -127,6 +127,22 @@ def test_a_run_survives_a_database_that_goes_away_in_the_middle(
     assert run.metrics.count() == 40
 
 
+def test_a_run_goes_on_while_the_broker_is_away(
+    make_run: Callable[..., TrainingRun], worker: Callable[..., Any]
+) -> None:
+    worker("compile")
+    with proxy_to(os.environ["BROKER_URL"]) as proxy:
+        worker("train", BROKER_URL=proxy.url(os.environ["BROKER_URL"]), **SHORT_LEASE)
+        run = make_run(epochs=40)
+        wait_until(lambda: reached(run, 3), seconds=60)
+        proxy.cut()
+        wait_until(lambda: in_state(run, RunState.COMPLETED), seconds=60)
+        proxy.mend()
+
+    assert run.metrics.count() == 40
+    assert not AuditEvent.objects.filter(type="run.recovered").exists()
+
+
 def test_a_broken_snapshot_is_quarantined_and_the_one_before_it_is_used(
     make_run: Callable[..., TrainingRun], worker: Callable[..., Any]
 ) -> None:
