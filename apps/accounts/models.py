@@ -33,7 +33,7 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox names 
         return self.is_active and scope in self.scopes
 
     def has_perm(self, perm: str, obj: Any = None) -> bool:
-        """The admin site asks by Django's names; the admin classes ask by scope (``accounts.admin_site``)."""
+        """The admin site asks by Django's names; the admin classes ask by scope (``core.admin``)."""
         return self.is_active and self.is_superuser
 
     def has_module_perms(self, app_label: str) -> bool:

@@ -73,9 +73,6 @@ LOOKS: dict[str, dict[str, Look]] = {
     "checkpoint": CHECKPOINT_LOOKS,
 }
 
-ENDS_OF_SEEDS = (SeedState.FOSSILIZED, SeedState.CULLED, SeedState.CANCELLED, SeedState.ROLLED_BACK)
-"""What became of a seed. Later moves (EMBARGOED, DORMANT) are about its slot."""
-
 
 def look(kind: str, state: str) -> Look:
     """How ``state`` of a ``kind`` (run, seed, kernel, checkpoint) looks; an unknown one shows as it is spelled."""

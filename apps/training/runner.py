@@ -39,7 +39,7 @@ from apps.morphogenesis.protocols import (
     TransitionRecord,
 )
 from apps.morphogenesis.settings import RunSettings
-from apps.morphogenesis.trainer import Outcome, RunResult, Trainer
+from apps.morphogenesis.trainer import ENDS, Outcome, RunResult, Trainer
 from apps.training import services
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
@@ -50,7 +50,6 @@ COMMAND_SECONDS = 0.25
 """How often the control thread looks for a command: pause and stop take effect within one second."""
 LIBRARY_RETRY_SECONDS = 1.0
 
-ENDS = {Command.PAUSE: "PAUSED", Command.STOP: "STOPPED"}
 SETTLED = {
     "COMPLETED": (RunState.COMPLETED, "all epochs trained"),
     "PAUSED": (RunState.PAUSED, "paused at a step boundary"),
