@@ -8,7 +8,10 @@ from django.contrib.postgres.indexes import BrinIndex, GinIndex
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 
+from apps.audit.lifecycle import REPORT_LIFECYCLE, ReportKind, ReportState
 from apps.core.ids import new_id
+from apps.core.lifecycle import choices, state_check
+from apps.core.models import BaseModel
 
 
 class AuditEvent(models.Model):
@@ -73,3 +76,147 @@ class AuditPersonalValue(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.digest[:12]}"
+
+
+class AppendOnly(models.Model):
+    """A table that triggers and privileges keep from being changed: see the second migration."""
+
+    class Meta:
+        abstract = True
+
+
+class AuditPending(models.Model):
+    """An event that is not sealed yet. In SQL also ``xid``, the transaction that wrote it: the sealer's horizon.
+
+    A trigger of the event store writes it, and only the sealing function takes it away.
+    """
+
+    event_id = models.UUIDField(primary_key=True)
+    at = models.DateTimeField()
+    leaf = models.BinaryField()
+
+    def __str__(self) -> str:
+        return str(self.event_id)
+
+
+class AuditLeaf(AppendOnly):
+    """The place of a sealed event in the Merkle tree: ``index`` has no gaps."""
+
+    index = models.BigIntegerField(primary_key=True)
+    event_id = models.UUIDField(unique=True)
+    at = models.DateTimeField()
+    digest = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"{self.index} {self.event_id}"
+
+
+class AuditNode(AppendOnly):
+    """The root of a full tile: see ``merkle``."""
+
+    pk = models.CompositePrimaryKey("group", "index")
+    group = models.SmallIntegerField()
+    index = models.BigIntegerField()
+    digest = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"{self.group}/{self.index}"
+
+
+class AuditKey(AppendOnly):
+    """A public key that checkpoints were signed with. ``admitted_by`` is the key that vouched for it, if one did."""
+
+    id = models.CharField(primary_key=True, max_length=8)
+    verifier = models.CharField(max_length=300)
+    admitted_at = models.DateTimeField()
+    admitted_by = models.CharField(max_length=8, blank=True)
+
+    def __str__(self) -> str:
+        return self.verifier
+
+
+class AuditCheckpoint(AppendOnly):
+    """The signed root of the first ``size`` leaves."""
+
+    size = models.BigIntegerField(primary_key=True)
+    at = models.DateTimeField()
+    root = models.BinaryField()
+    note = models.TextField()
+    key = models.ForeignKey(AuditKey, on_delete=models.PROTECT, related_name="+")
+
+    def __str__(self) -> str:
+        return f"{self.size} {bytes(self.root).hex()[:12]}"
+
+
+class AuditCopy(AppendOnly):
+    """A checkpoint note that has reached the object storage."""
+
+    checkpoint = models.OneToOneField(
+        AuditCheckpoint, on_delete=models.PROTECT, primary_key=True, db_column="size", related_name="copy"
+    )
+    name = models.CharField(max_length=200)
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AuditVerification(AppendOnly):
+    """What one verification of the trail found: ``findings`` has the first hundred."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    at = models.DateTimeField()
+    first = models.BigIntegerField()
+    size = models.BigIntegerField()
+    findings_count = models.BigIntegerField()
+    findings = models.JSONField(default=list)
+    seconds = models.FloatField()
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.first}..{self.size}: {self.findings_count}"
+
+
+class AuditArchive(AppendOnly):
+    """A month whose events lie in the object storage, with their leaves, and no longer in the event store."""
+
+    partition = models.CharField(primary_key=True, max_length=63)
+    name = models.CharField(max_length=200)
+    sha256 = models.CharField(max_length=64)
+    events = models.BigIntegerField()
+    bytes = models.BigIntegerField()
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.partition
+
+
+class AuditReport(BaseModel):
+    """A compliance report: a question, the tree that it is answered from, and the signed answer in the storage."""
+
+    kind = models.CharField(max_length=16, choices=choices(ReportKind), editable=False)
+    parameters = models.JSONField(default=dict, editable=False)
+    as_of = models.DateTimeField(editable=False)
+    state = models.CharField(max_length=16, choices=choices(ReportState), default=ReportState.QUEUED, editable=False)
+    requested_by = models.UUIDField(null=True, editable=False)
+    size = models.BigIntegerField(null=True, editable=False)
+    root = models.BinaryField(null=True, editable=False)
+    name = models.CharField(max_length=200, blank=True, editable=False)
+    sha256 = models.CharField(max_length=64, blank=True, editable=False)
+    rows = models.BigIntegerField(default=0, editable=False)
+    note = models.TextField(blank=True, editable=False)
+    failure = models.TextField(blank=True, editable=False)
+    finished_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(condition=state_check("kind", ReportKind), name="report_kind_is_known"),
+            models.CheckConstraint(condition=state_check("state", ReportState), name="report_state_is_known"),
+        ]
+        triggers = REPORT_LIFECYCLE.triggers()
+
+    def __str__(self) -> str:
+        return f"{self.kind} as of {self.as_of:%Y-%m-%d %H:%M}"

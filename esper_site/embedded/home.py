@@ -68,7 +68,7 @@ class Home:
         """Make the folders that child processes write, and hand them to the account that they run under."""
         folders = [
             self.logs,
-            *(self.root / name for name in ("objects", "checkpoints", "static", "home")),
+            *(self.root / name for name in ("audit", "objects", "checkpoints", "static", "home")),
             *(self.valkey(role) for role in ("cache", "broker")),
         ]
         try:

@@ -243,6 +243,11 @@ ORPHAN_SCAN_SECONDS = env.float("ESPER_ORPHAN_SCAN_SECONDS", 5.0)
 COMPILE_PATIENCE_SECONDS = env.float("ESPER_COMPILE_PATIENCE_SECONDS", 600.0)
 TORCH_THREADS = env.int("ESPER_TORCH_THREADS", 1)
 
+# --- Audit: what signs checkpoints (apps.audit.keys). Without a key here, one is made in the data folder.
+AUDIT_KEY = env.str("ESPER_AUDIT_KEY", "")
+AUDIT_KEY_PREVIOUS = env.str("ESPER_AUDIT_KEY_PREVIOUS", "")
+AUDIT_SEAL_SECONDS = env.float("ESPER_AUDIT_SEAL_SECONDS", 5.0)
+
 # --- Metrics
 PROMETHEUS_EXPORT_MIGRATIONS = False
 METRICS_ALLOWED_NETWORKS: list[str] = env.list("ESPER_METRICS_NETWORKS", ["127.0.0.0/8", "::1/128"])

@@ -1,0 +1,86 @@
+"""Pseudonyms: who stands behind an event is a row of the side table, and names are committed as HMACs under its salt.
+
+Both are remembered for a minute in this process, once their rows are committed: they stand in nearly every event.
+"""
+
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from apps.audit.models import AuditPerson, AuditPersonalValue
+from apps.core.ids import new_id
+
+REMEMBER_SECONDS = 60.0
+MAX_REMEMBERED = 10_000
+SALT_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Pseudonym:
+    """``salt`` is None once the person was erased."""
+
+    id: UUID
+    salt: bytes | None
+
+    def digest(self, kind: str, value: str) -> str:
+        """HMAC-SHA256(salt, kind NUL value) in hex; empty for nothing, or for somebody who was erased."""
+        if self.salt is None or not value:
+            return ""
+        return hmac.digest(self.salt, f"{kind}\0{value}".encode(), "sha256").hex()
+
+
+_people: dict[tuple[str, UUID], tuple[float, Pseudonym]] = {}
+_values: dict[tuple[str, UUID, str, str], float] = {}
+
+
+def pseudonym_of(user_id: UUID) -> Pseudonym:
+    """The pseudonym of a user; made at the first event."""
+    key = (_database(), user_id)
+    until, found = _people.get(key, (0.0, None))
+    if found is not None and until > time.monotonic():
+        return found
+    person, _ = AuditPerson.objects.get_or_create(
+        user_id=user_id, defaults={"id": new_id(), "salt": secrets.token_bytes(SALT_BYTES)}
+    )
+    pseudonym = Pseudonym(id=person.pk, salt=bytes(person.salt) if person.salt is not None else None)
+    transaction.on_commit(lambda: _remember_person(key, pseudonym))
+    return pseudonym
+
+
+def commit(person: Pseudonym | None, kind: str, value: str) -> str:
+    """The digest that stands for a personal value in an event; the value itself goes to the side table."""
+    digest = person.digest(kind, value) if person is not None else ""
+    if person is None or not digest:
+        return ""
+    key = (_database(), person.id, kind, digest)
+    if _values.get(key, 0.0) > time.monotonic():
+        return digest
+    AuditPersonalValue.objects.get_or_create(person_id=person.id, kind=kind, digest=digest, defaults={"value": value})
+    transaction.on_commit(lambda: _remember_value(key))
+    return digest
+
+
+def forget() -> None:
+    """Forget what is remembered, in this process."""
+    _people.clear()
+    _values.clear()
+
+
+def _remember_person(key: tuple[str, UUID], pseudonym: Pseudonym) -> None:
+    if len(_people) >= MAX_REMEMBERED:
+        _people.clear()
+    _people[key] = (time.monotonic() + REMEMBER_SECONDS, pseudonym)
+
+
+def _remember_value(key: tuple[str, UUID, str, str]) -> None:
+    if len(_values) >= MAX_REMEMBERED:
+        _values.clear()
+    _values[key] = time.monotonic() + REMEMBER_SECONDS
+
+
+def _database() -> str:
+    return str(connection.settings_dict["NAME"])

@@ -1,0 +1,6 @@
+"""What writes the trail: recording events, sealing them, and keeping the store."""
+
+from apps.audit.services.partitions import make_partitions
+from apps.audit.services.recording import LEAF_COLUMNS, json_patch, record
+
+__all__ = ["LEAF_COLUMNS", "json_patch", "make_partitions", "record"]
