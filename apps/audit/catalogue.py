@@ -49,6 +49,11 @@ EVENT_TYPES: dict[str, EventType] = {
         EventType("checkpoint.committed", "checkpoint", "stored the checkpoint"),
         EventType("checkpoint.transition", "checkpoint", "moved the checkpoint"),
         EventType("alert.threshold", "run", "saw a threshold violated in"),
+        EventType("alert.verification", "trail", "found that the trail was altered:"),
         EventType("audit.partition_made", "partition", "made the partition"),
+        EventType("audit.partition_archived", "partition", "archived and detached the partition"),
+        EventType("audit.key_rotated", "key", "rotated the signing key to"),
+        EventType("audit.key_replaced", "key", "replaced the lost signing key by"),
+        EventType("audit.verified", "trail", "verified the trail"),
     )
 }

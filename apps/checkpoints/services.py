@@ -7,7 +7,6 @@ leaves the previous checkpoint the latest and at most an orphan, which ``expire_
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,10 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError, ClientError
-from django.core.files.base import ContentFile
-from django.core.files.storage import FileSystemStorage, Storage, storages
+from django.core.files.storage import Storage, storages
 from django.db import transaction
 from django.utils import timezone
 
@@ -28,12 +24,12 @@ from apps.checkpoints.models import Checkpoint
 from apps.core.actors import SYSTEM, Actor
 from apps.core.errors import Unavailable
 from apps.core.ids import new_id
+from apps.core.objects import STORAGE_FAULTS, get, put
 
 log = structlog.get_logger(__name__)
 
 FORMAT = "safetensors+json/1"
 KEEP = 3
-STORAGE_FAULTS = (OSError, BotoCoreError, ClientError, Boto3Error)
 ABANDONED_AFTER = timedelta(hours=1)
 
 
@@ -83,8 +79,8 @@ def save_snapshot(
         separators=(",", ":"),
     ).encode()
     try:
-        _write(f"{checkpoint.name}.safetensors", tensors)
-        _write(f"{checkpoint.name}.json", manifest)
+        put(_storage(), f"{checkpoint.name}.safetensors", tensors)
+        put(_storage(), f"{checkpoint.name}.json", manifest)
     except STORAGE_FAULTS as error:
         with contextlib.suppress(*STORAGE_FAULTS):  # half a file would fill a full disk further
             _delete_files(checkpoint)
@@ -126,21 +122,6 @@ def _stage(run_id: UUID, workspace_id: UUID, fencing_token: int, epoch: int, ste
     return checkpoint
 
 
-def _write(name: str, data: bytes) -> None:
-    """Store one file under exactly this name; on a file system, on the disk before returning."""
-    storage = _storage()
-    stored = storage.save(name, ContentFile(data))
-    if stored != name:
-        raise OSError(f"the name {name} is taken")
-    if isinstance(storage, FileSystemStorage):
-        for path in (storage.path(name), os.path.dirname(storage.path(name))):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-
 def load_latest(*, run_id: UUID, actor: Actor) -> StoredSnapshot | None:
     """The newest COMMITTED snapshot whose files have their digests. Broken ones are quarantined and passed over.
 
@@ -160,19 +141,14 @@ def load_latest(*, run_id: UUID, actor: Actor) -> StoredSnapshot | None:
 
 
 def _read(checkpoint: Checkpoint) -> StoredSnapshot:
-    manifest = _read_file(f"{checkpoint.name}.json")
+    manifest = get(_storage(), f"{checkpoint.name}.json")
     if hashlib.sha256(manifest).hexdigest() != checkpoint.digest:
         raise ValueError("the manifest does not have its digest")
     content = json.loads(manifest)
-    tensors = _read_file(f"{checkpoint.name}.safetensors")
+    tensors = get(_storage(), f"{checkpoint.name}.safetensors")
     if hashlib.sha256(tensors).hexdigest() != content["tensors"]["sha256"]:
         raise ValueError("the tensors do not have their digest")
     return StoredSnapshot(checkpoint=checkpoint, tensors=tensors, state=content["state"])
-
-
-def _read_file(name: str) -> bytes:
-    with _storage().open(name, "rb") as file:
-        return bytes(file.read())
 
 
 def expire_old(*, run_id: UUID, actor: Actor, keep: int = KEEP) -> int:

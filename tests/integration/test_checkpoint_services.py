@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.core.files.storage import storages
+from django.core.files.storage import Storage, storages
 from django.utils import timezone
 
 from apps.accounts.models import default_workspace_id
@@ -17,6 +17,7 @@ from apps.checkpoints.models import Checkpoint
 from apps.core.actors import WORKER
 from apps.core.errors import LeaseLost, Unavailable
 from apps.core.ids import new_id
+from apps.core.objects import put
 
 pytestmark = pytest.mark.django_db
 
@@ -77,7 +78,7 @@ def test_a_storage_that_refuses_leaves_the_previous_snapshot_the_latest(
     run_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(run_id, 10)
-    monkeypatch.setattr(services, "_write", _no_space)
+    monkeypatch.setattr(services, "put", _no_space)
 
     with pytest.raises(Unavailable, match="No space left"):
         save(run_id, 20)
@@ -88,7 +89,7 @@ def test_a_storage_that_refuses_leaves_the_previous_snapshot_the_latest(
     assert stored.checkpoint.step == 10
 
 
-def _no_space(name: str, data: bytes) -> None:
+def _no_space(storage: Storage, name: str, data: bytes) -> None:
     raise OSError(28, "No space left on device")
 
 
@@ -129,7 +130,7 @@ def test_only_the_newest_three_are_kept_and_pinned_ones(run_id: UUID) -> None:
 
 def test_a_save_that_never_finished_is_collected_after_its_time(run_id: UUID) -> None:
     orphan = services._stage(run_id, default_workspace_id(), 1, 1, 10)
-    services._write(f"{orphan.name}.safetensors", b"half")
+    put(storages["checkpoints"], f"{orphan.name}.safetensors", b"half")
     assert services.expire_abandoned() == 0
     Checkpoint.objects.filter(pk=orphan.pk).update(created_at=timezone.now() - timedelta(hours=2))
 
@@ -143,7 +144,7 @@ def test_a_save_that_never_finished_is_collected_after_its_time(run_id: UUID) ->
 def test_a_storage_that_cannot_be_read_now_condemns_no_snapshot(run_id: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = save(run_id, 10)
     with monkeypatch.context() as away:
-        away.setattr(services, "_read_file", _too_many_files)
+        away.setattr(services, "get", _too_many_files)
         with pytest.raises(Unavailable, match="Too many open files"):
             services.load_latest(run_id=run_id, actor=WORKER)
 
@@ -152,19 +153,17 @@ def test_a_storage_that_cannot_be_read_now_condemns_no_snapshot(run_id: UUID, mo
     assert services.load_latest(run_id=run_id, actor=WORKER) is not None
 
 
-def _too_many_files(name: str) -> bytes:
+def _too_many_files(storage: Storage, name: str) -> bytes:
     raise OSError(24, "Too many open files")
 
 
 def test_a_failed_save_leaves_no_file_behind(run_id: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = services._write
-
-    def half(name: str, data: bytes) -> None:
+    def half(storage: Storage, name: str, data: bytes) -> None:
         if name.endswith(".json"):
-            _no_space(name, data)
-        write(name, data)
+            _no_space(storage, name, data)
+        put(storage, name, data)
 
-    monkeypatch.setattr(services, "_write", half)
+    monkeypatch.setattr(services, "put", half)
 
     with pytest.raises(Unavailable):
         save(run_id, 10)

@@ -1,0 +1,50 @@
+"""Writing to the object storage: whole, durable and under exactly the name that was asked for."""
+
+import os
+
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
+from django.core.files.base import ContentFile
+from django.core.files.storage import FileSystemStorage, Storage
+
+STORAGE_FAULTS = (OSError, BotoCoreError, ClientError, Boto3Error)
+"""What a storage raises when it is away, full or refuses."""
+
+
+def put(storage: Storage, name: str, data: bytes) -> None:
+    """Store one file; on a file system, on the disk before returning.
+
+    Raises:
+        FileExistsError: the name is taken. Others of STORAGE_FAULTS: the storage did not take it.
+    """
+    stored = storage.save(name, ContentFile(data))
+    if stored != name:
+        storage.delete(stored)
+        raise FileExistsError(f"the name {name} is taken")
+    if isinstance(storage, FileSystemStorage):
+        for path in (storage.path(name), os.path.dirname(storage.path(name))):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def get(storage: Storage, name: str) -> bytes:
+    """The whole file. Raises FileNotFoundError or another of STORAGE_FAULTS."""
+    with storage.open(name, "rb") as file:
+        return bytes(file.read())
+
+
+def put_once(storage: Storage, name: str, data: bytes) -> bool:
+    """Store a file that may be there already with the same content (a repeated step); whether it is new.
+
+    Raises:
+        FileExistsError: the name holds something else. Others of STORAGE_FAULTS.
+    """
+    if not storage.exists(name):
+        put(storage, name, data)
+        return True
+    if get(storage, name) != data:
+        raise FileExistsError(f"{name} holds something else")
+    return False
