@@ -1,11 +1,9 @@
 """Canonical JSON of an event (RFC 8785) and its leaf digest (RFC 9162, section 2.1.1).
 
-Integers stay below 2^53 and every other number is a string: then ``json.dumps`` of sorted members *is* RFC 8785,
-and about five times faster than a general implementation (a property test compares them).
+Integers stay below 2^53 and every other number is a string: then a fast JSON library's output of sorted members *is*
+RFC 8785, without a general implementation's cost (a property test compares them).
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from datetime import date, datetime
@@ -14,28 +12,48 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+import orjson
+
+from apps.audit.verifier import leaf_hash
+
 MAX_INTEGER = 2**53
 
 
 def plain(value: Any) -> Any:
-    """``value`` in the types that canonical JSON admits here; numbers that are not exact integers become strings."""
-    if value is None or isinstance(value, bool | str):
-        return str(value) if isinstance(value, Enum) else value
-    if isinstance(value, int):
+    """``value`` in the types that canonical JSON admits here; numbers that are not exact integers become strings.
+
+    The members of objects are put in their canonical order.
+    """
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return value
+    if kind is dict:
+        return _sorted({name if type(name) is str else str(name): plain(item) for name, item in value.items()})
+    if kind is int:
         return value if -MAX_INTEGER < value < MAX_INTEGER else str(value)
-    if isinstance(value, float):
+    if kind is float:
         return repr(value) if math.isfinite(value) else str(value)
+    if kind is list or kind is tuple:
+        return [plain(item) for item in value]
+    return _plain_of_rarer(value)
+
+
+def _plain_of_rarer(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return str(value)
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, Decimal | UUID | date | Enum):
+    if isinstance(value, Decimal | UUID | date):
         return str(value)
     if isinstance(value, bytes | memoryview):
         return bytes(value).hex()
     if isinstance(value, Mapping):
-        return _sorted({str(key): plain(item) for key, item in value.items()})
-    if isinstance(value, list | tuple | set | frozenset):
-        items = sorted(value, key=str) if isinstance(value, set | frozenset) else value
-        return [plain(item) for item in items]
+        return plain(dict(value))
+    if isinstance(value, set | frozenset):
+        return [plain(item) for item in sorted(value, key=str)]
+    for base in (str, int, float, list, tuple):
+        if isinstance(value, base):
+            return plain(base(value))
     raise TypeError(f"an audit event cannot hold a {type(value).__name__}")
 
 
@@ -48,9 +66,13 @@ def _sorted(members: dict[str, Any]) -> dict[str, Any]:
 
 def canonical_json(value: Any) -> bytes:
     """The canonical bytes of any data that ``plain`` takes."""
-    return json.dumps(plain(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return dumps(plain(value))
+
+
+dumps = orjson.dumps
+"""The canonical bytes of what ``plain`` returned: its members are in order already."""
 
 
 def leaf_digest(columns: Mapping[str, Any]) -> bytes:
     """SHA-256(0x00 || canonical JSON): the leaf of the event in the Merkle tree."""
-    return hashlib.sha256(b"\x00" + canonical_json(columns)).digest()
+    return leaf_hash(canonical_json(columns))

@@ -34,7 +34,7 @@ class Pseudonym:
 
 
 _people: dict[tuple[str, UUID], tuple[float, Pseudonym]] = {}
-_values: dict[tuple[str, UUID, str, str], float] = {}
+_digests: dict[tuple[str, UUID, str, str], tuple[float, str]] = {}
 
 
 def pseudonym_of(user_id: UUID) -> Pseudonym:
@@ -53,21 +53,22 @@ def pseudonym_of(user_id: UUID) -> Pseudonym:
 
 def commit(person: Pseudonym | None, kind: str, value: str) -> str:
     """The digest that stands for a personal value in an event; the value itself goes to the side table."""
-    digest = person.digest(kind, value) if person is not None else ""
-    if person is None or not digest:
+    if person is None or person.salt is None or not value:
         return ""
-    key = (_database(), person.id, kind, digest)
-    if _values.get(key, 0.0) > time.monotonic():
+    key = (_database(), person.id, kind, value)
+    until, digest = _digests.get(key, (0.0, ""))
+    if until > time.monotonic():
         return digest
+    digest = person.digest(kind, value)
     AuditPersonalValue.objects.get_or_create(person_id=person.id, kind=kind, digest=digest, defaults={"value": value})
-    transaction.on_commit(lambda: _remember_value(key))
+    transaction.on_commit(lambda: _remember_digest(key, digest))
     return digest
 
 
 def forget() -> None:
     """Forget what is remembered, in this process."""
     _people.clear()
-    _values.clear()
+    _digests.clear()
 
 
 def _remember_person(key: tuple[str, UUID], pseudonym: Pseudonym) -> None:
@@ -76,10 +77,10 @@ def _remember_person(key: tuple[str, UUID], pseudonym: Pseudonym) -> None:
     _people[key] = (time.monotonic() + REMEMBER_SECONDS, pseudonym)
 
 
-def _remember_value(key: tuple[str, UUID, str, str]) -> None:
-    if len(_values) >= MAX_REMEMBERED:
-        _values.clear()
-    _values[key] = time.monotonic() + REMEMBER_SECONDS
+def _remember_digest(key: tuple[str, UUID, str, str], digest: str) -> None:
+    if len(_digests) >= MAX_REMEMBERED:
+        _digests.clear()
+    _digests[key] = (time.monotonic() + REMEMBER_SECONDS, digest)
 
 
 def _database() -> str:

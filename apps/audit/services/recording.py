@@ -8,15 +8,17 @@ from django.utils import timezone
 from psycopg.types.json import Jsonb
 
 from apps.audit import pseudonyms
-from apps.audit.canonical import leaf_digest, plain
+from apps.audit.canonical import dumps, plain
 from apps.audit.catalogue import EVENT_TYPES
 from apps.audit.models import AuditEvent
+from apps.audit.verifier import leaf_hash
 from apps.audit.watched import Personal
 from apps.core import context
 from apps.core.actors import Actor
 
 COLUMNS = tuple(field.attname for field in AuditEvent._meta.concrete_fields)
 LEAF_COLUMNS = tuple(name for name in COLUMNS if name != "leaf")
+LEAF_ORDER = sorted(LEAF_COLUMNS)
 DOCUMENTS = frozenset({"diff", "payload"})
 MAX_REASON = 4000
 # Plain SQL: the ORM's own work for one row took longer than the database's.
@@ -78,16 +80,19 @@ def record(
         diff=json_patch(_told(before), _told(after)),
         payload=plain(payload or {}),
     )
-    event.leaf = leaf_digest({name: getattr(event, name) for name in LEAF_COLUMNS})
+    return _insert(event)
+
+
+def _insert(event: AuditEvent) -> AuditEvent:
+    """Store the event with its leaf. Its documents are plain already: they are not walked a second time."""
+    values = {name: getattr(event, name) for name in COLUMNS}
+    told = {name: values[name] if name in DOCUMENTS else plain(values[name]) for name in LEAF_ORDER}
+    values["leaf"] = event.leaf = leaf_hash(dumps(told))
+    values |= {name: Jsonb(values[name], dumps=dumps) for name in DOCUMENTS}
     with connection.cursor() as cursor:
-        cursor.execute(INSERT, [_bound(event, name) for name in COLUMNS])
+        cursor.execute(INSERT, list(values.values()))
     event._state.adding, event._state.db = False, connection.alias
     return event
-
-
-def _bound(event: AuditEvent, name: str) -> Any:
-    value = getattr(event, name)
-    return Jsonb(value) if name in DOCUMENTS else value
 
 
 def _told(image: Mapping[str, Any] | None) -> dict[str, Any]:
