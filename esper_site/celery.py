@@ -21,6 +21,7 @@ app.conf.beat_schedule = {
     "dispatch-queued-runs": {"task": "apps.training.tasks.dispatch_queued", "schedule": 15.0},
     "retry-stuck-compiles": {"task": "apps.kernels.tasks.retry_stuck", "schedule": 30.0},
     "seal-audit": {"task": "apps.audit.tasks.seal", "schedule": settings.AUDIT_SEAL_SECONDS},
+    "archive-audit": {"task": "apps.audit.tasks.archive", "schedule": 86_400.0},
     "verify-audit": {"task": "apps.audit.tasks.verify", "schedule": 86_400.0},
     "make-audit-partitions": {"task": "apps.audit.tasks.make_partitions", "schedule": 3_600.0},
     "expire-idempotency-keys": {"task": "apps.core.tasks.expire_idempotency_keys", "schedule": 3_600.0},

@@ -51,9 +51,14 @@ def _plain_of_rarer(value: Any) -> Any:
         return plain(dict(value))
     if isinstance(value, set | frozenset):
         return [plain(item) for item in sorted(value, key=str)]
-    for base in (str, int, float, list, tuple):
-        if isinstance(value, base):
-            return plain(base(value))
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return plain(int(value))
+    if isinstance(value, float):
+        return plain(float(value))
+    if isinstance(value, list | tuple):
+        return plain(list(value))
     raise TypeError(f"an audit event cannot hold a {type(value).__name__}")
 
 

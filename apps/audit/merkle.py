@@ -58,6 +58,10 @@ class Tree:
         """The root of the tree of the first ``size`` leaves."""
         return self._range(0, size) if size else EMPTY_ROOT
 
+    def subtrees(self, size: int) -> list[bytes]:
+        """The roots of the perfect subtrees of the first ``size`` leaves, largest first: where a frontier goes on."""
+        return [self._perfect(level, index) for level, index in _subtrees(0, size)]
+
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """RFC 9162, section 2.1.3.1: the path of leaf ``index`` in the tree of ``size`` leaves.
 

@@ -246,6 +246,7 @@ TORCH_THREADS = env.int("ESPER_TORCH_THREADS", 1)
 # --- Audit: what signs checkpoints (apps.audit.keys). Without a key here, one is made in the data folder.
 AUDIT_KEY = env.str("ESPER_AUDIT_KEY", "")
 AUDIT_KEY_PREVIOUS = env.str("ESPER_AUDIT_KEY_PREVIOUS", "")
+AUDIT_KEEP_MONTHS = env.int("ESPER_AUDIT_KEEP_MONTHS", 0)
 AUDIT_SEAL_SECONDS = env.float("ESPER_AUDIT_SEAL_SECONDS", 5.0)
 
 # --- Metrics

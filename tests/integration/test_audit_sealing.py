@@ -379,7 +379,7 @@ class TestCopies:
             crash.setattr(AuditCopy.objects, "get_or_create", lambda **kwargs: None)
             services.seal()
         assert not AuditCopy.objects.exists()
-        assert storages["default"].exists(sealing.COPY_NAME.format(size=1))
+        assert storages["default"].exists(sealing.copy_name(1))
 
         assert services.copy_checkpoints() == 1
         assert AuditCopy.objects.get().checkpoint_id == 1

@@ -30,7 +30,8 @@ LOCK = 7378697629483820
 """Of the advisory lock that the SQL function takes too (second migration)."""
 BATCH = 20_000
 COPIES_AT_ONCE = 100
-COPY_NAME = "audit/checkpoints/{size:016d}.note"
+COPIES = "audit/checkpoints"
+COPIES_IN_A_FOLDER = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ def copy_checkpoints() -> int:
     waiting = AuditCheckpoint.objects.filter(copy=None).order_by("size")[:COPIES_AT_ONCE]
     copied = 0
     for checkpoint in waiting:
-        name = COPY_NAME.format(size=checkpoint.size)
+        name = copy_name(checkpoint.size)
         try:
             put_once(storage, name, checkpoint.note.encode())
         except STORAGE_FAULTS as error:
@@ -235,3 +236,20 @@ def copy_checkpoints() -> int:
         AuditCopy.objects.get_or_create(checkpoint=checkpoint, defaults={"name": name, "at": timezone.now()})
         copied += 1
     return copied
+
+
+def copy_name(size: int) -> str:
+    """Where the note of the checkpoint of ``size`` leaves lies: in folders, so that the newest is found quickly."""
+    return f"{COPIES}/{size // COPIES_IN_A_FOLDER:010d}/{size:016d}.note"
+
+
+def newest_copies() -> set[int]:
+    """The size of the newest note in the object storage, if there is any. Raises one of STORAGE_FAULTS."""
+    storage = storages["default"]
+    try:
+        folders, _ = storage.listdir(COPIES)
+        _, names = storage.listdir(f"{COPIES}/{max(folders)}") if folders else ([], [])
+    except FileNotFoundError:
+        return set()
+    sizes = [int(name.removesuffix(".note")) for name in names if name.removesuffix(".note").isdigit()]
+    return {max(sizes)} if sizes else set()
