@@ -13,11 +13,20 @@ from uuid import UUID
 import orjson
 from django.core.files.storage import storages
 from django.db import connection
+from django.db.models import Exists, OuterRef
 
 from apps.audit.archives import archived_events, sha256_of
 from apps.audit.canonical import canonical_json
 from apps.audit.merkle import TILE, Tree, new_nodes
-from apps.audit.models import AuditArchive, AuditCheckpoint, AuditKey, AuditLeaf, AuditNode, AuditPersonalValue
+from apps.audit.models import (
+    AuditArchive,
+    AuditCheckpoint,
+    AuditCopy,
+    AuditKey,
+    AuditLeaf,
+    AuditNode,
+    AuditPersonalValue,
+)
 from apps.audit.proofs import read_tile
 from apps.audit.pseudonyms import Pseudonym
 from apps.audit.services.recording import DOCUMENTS, LEAF_COLUMNS
@@ -48,6 +57,12 @@ STRAYS = """
     LEFT JOIN audit_auditleaf AS leaf ON leaf.event_id = event.id AND leaf.at = event.at
     LEFT JOIN audit_auditpending AS pending ON pending.event_id = event.id AND pending.at = event.at
     WHERE leaf.event_id IS NULL AND pending.event_id IS NULL ORDER BY event.id LIMIT %s
+"""
+
+
+ORPHANS = """
+    SELECT value.id, value.person_id FROM audit_auditpersonalvalue AS value
+    LEFT JOIN audit_auditperson AS person ON person.id = value.person_id WHERE person.id IS NULL LIMIT %s
 """
 
 
@@ -262,6 +277,9 @@ class _Verification:
         if self.outcome.size != newest and self.outcome.size:
             self._wrong("leaf", self.outcome.size - 1, f"the last signed checkpoint covers {newest} leaves only")
         self._check_nothing_was_cut_off()
+        signed_sizes = AuditCheckpoint.objects.filter(pk=OuterRef("pk"))
+        for copy in AuditCopy.objects.filter(~Exists(signed_sizes)):
+            self._wrong("copy", copy.pk, "is of a checkpoint that is not there")
 
     def _check_nothing_was_cut_off(self) -> None:
         """Signed notes of a longer trail, here or in the object storage: its end was taken away."""
@@ -368,6 +386,10 @@ class _Verification:
                     self._wrong("archive", archive.partition, f"{archive.name} does not have its sha256")
 
     def _check_personal_values(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(ORPHANS, [MAX_FINDINGS])
+            for value_id, person_id in cursor.fetchall():
+                self._wrong("value", value_id, f"belongs to {person_id}, whom nobody knows")
         values = AuditPersonalValue.objects.exclude(value=None).exclude(person__salt=None).select_related("person")
         for value in values.iterator(chunk_size=CHUNK):
             person = Pseudonym(id=value.person_id, salt=bytes(value.person.salt or b""))

@@ -29,24 +29,13 @@ from apps.audit.services import sealing
 from apps.audit.verifier import Frontier, Verifier, check_consistency, open_checkpoint, open_note
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict
-from tests.support.audit import record, sealed
+from tests.support.audit import own_home, record, sealed
 from tests.support.stack import Servers
 
-pytestmark = pytest.mark.usefixtures("committed_db")
+pytestmark = pytest.mark.usefixtures("committed_db", "home")
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, settings: LazySettings) -> Path:
-    """A data folder of the test's own: keys and copies."""
-    settings.ESPER_HOME = tmp_path
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "default": {
-            "BACKEND": "django.core.files.storage.FileSystemStorage",
-            "OPTIONS": {"location": str(tmp_path / "objects")},
-        },
-    }
-    return tmp_path
+home = own_home
 
 
 def order() -> list[Any]:

@@ -1,7 +1,10 @@
 """Events of the trail for tests: recorded, committed, sealed."""
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+from django.conf import LazySettings
 from django.db import transaction
 
 from apps.audit import services
@@ -22,3 +25,17 @@ def sealed(count: int, **values: Any) -> list[AuditEvent]:
     events = [record(number, **values) for number in range(count)]
     services.seal()
     return events
+
+
+@pytest.fixture(name="home")
+def own_home(tmp_path: Path, settings: LazySettings) -> Path:
+    """A data folder of the test's own: keys and copies."""
+    settings.ESPER_HOME = tmp_path
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {
+            "BACKEND": "django.core.files.storage.FileSystemStorage",
+            "OPTIONS": {"location": str(tmp_path / "objects")},
+        },
+    }
+    return tmp_path
