@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from django.db.models import QuerySet
+
 from apps.audit.canonical import plain
 from apps.audit.merkle import TILE, Tree
-from apps.audit.models import AuditCheckpoint, AuditEvent, AuditKey, AuditLeaf, AuditNode
+from apps.audit.models import AuditCheckpoint, AuditCopy, AuditEvent, AuditKey, AuditLeaf, AuditNode
 from apps.audit.services.recording import LEAF_COLUMNS
 from apps.core.errors import Conflict, NotFound
 
@@ -74,6 +76,12 @@ def checkpoint_of(size: int | None) -> AuditCheckpoint:
     if found is None:
         raise NotFound("nothing has been sealed yet" if size is None else f"no checkpoint was signed at {size} leaves")
     return found
+
+
+def uncopied_checkpoints() -> QuerySet[AuditCheckpoint]:
+    """Those whose note has not reached the object storage, oldest first: copies are made in the order of the tree."""
+    last = AuditCopy.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+    return AuditCheckpoint.objects.filter(size__gt=last).order_by("size")
 
 
 def verifiers() -> list[str]:

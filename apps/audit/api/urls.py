@@ -1,8 +1,13 @@
 from django.urls import path
 
-from apps.audit.api import views
+from apps.audit.api import proofs, views
 
 urlpatterns = [
     path("audit/events", views.AuditEventListView.as_view()),
     path("audit/events/<uuid:id>", views.AuditEventView.as_view()),
+    path("audit/proofs/inclusion", proofs.InclusionProofView.as_view()),
+    path("audit/proofs/consistency", proofs.ConsistencyProofView.as_view()),
+    path("audit/checkpoints", proofs.CheckpointNoteListView.as_view()),
+    path("audit/keys", proofs.KeyListView.as_view()),
+    path("audit/verifier", proofs.VerifierView.as_view()),
 ]

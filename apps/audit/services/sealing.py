@@ -17,7 +17,7 @@ from apps.audit import keys
 from apps.audit.keys import KeyFault, Ring, SigningKey, sign_note
 from apps.audit.merkle import Tree, new_nodes
 from apps.audit.models import AuditCheckpoint, AuditCopy, AuditKey, AuditLeaf, AuditNode, AuditPending
-from apps.audit.proofs import read_tile
+from apps.audit.proofs import read_tile, uncopied_checkpoints
 from apps.audit.services.recording import record
 from apps.audit.verifier import Checkpoint
 from apps.core.actors import Actor
@@ -224,9 +224,8 @@ def copy_checkpoints() -> int:
     A storage that is away is told in the log; the next call goes on where this one stopped.
     """
     storage = storages["default"]
-    waiting = AuditCheckpoint.objects.filter(copy=None).order_by("size")[:COPIES_AT_ONCE]
     copied = 0
-    for checkpoint in waiting:
+    for checkpoint in uncopied_checkpoints()[:COPIES_AT_ONCE]:
         name = copy_name(checkpoint.size)
         try:
             put_once(storage, name, checkpoint.note.encode())
