@@ -26,6 +26,8 @@ EVENT_TYPES: dict[str, EventType] = {
         EventType("access.login", "user", "logged in"),
         EventType("access.logout", "user", "logged out"),
         EventType("access.login_refused", "user", "was refused at login"),
+        EventType("access.account_closed", "user", "closed the account of"),
+        EventType("access.person_erased", "person", "erased the person"),
         EventType("blueprint.created", "blueprint", "created the blueprint"),
         EventType("blueprint.modified", "blueprint", "changed the blueprint"),
         EventType("blueprint.version_submitted", "blueprint_version", "submitted a version of"),
@@ -55,5 +57,9 @@ EVENT_TYPES: dict[str, EventType] = {
         EventType("audit.key_rotated", "key", "rotated the signing key to"),
         EventType("audit.key_replaced", "key", "replaced the lost signing key by"),
         EventType("audit.verified", "trail", "verified the trail"),
+        EventType("report.requested", "report", "asked for the report"),
+        EventType("report.written", "report", "wrote the report"),
+        EventType("report.failed", "report", "could not write the report"),
+        EventType("report.reproduced", "report", "computed again the report"),
     )
 }

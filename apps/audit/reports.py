@@ -106,17 +106,24 @@ class Question:
                 values[parameter.name] = parameter.read(value)
             except ValueError as error:
                 errors.append(FieldError(pointer, "invalid", str(error)))
-        if not errors and values.get("since", "") >= values.get("until", "~"):
+        since, until = _range(values)
+        if since is not None and until is not None and since >= until:
             errors.append(FieldError("/parameters/until", "range", "must be after since"))
         if errors:
             raise Invalid(errors[0].detail, errors=errors)
         return values
 
 
-def _range(parameters: Parameters) -> dict[str, datetime | None]:
-    return {
-        name: datetime.fromisoformat(parameters[name]) if name in parameters else None for name in ("since", "until")
-    }
+def _range(parameters: Parameters) -> tuple[datetime | None, datetime | None]:
+    since, until = (parameters.get(name) for name in ("since", "until"))
+    return (datetime.fromisoformat(since) if since else None, datetime.fromisoformat(until) if until else None)
+
+
+def _within(parameters: Parameters, types: tuple[str, ...]) -> Wanted:
+    """Events of these types in the range and about the subject that the parameters name."""
+    since, until = _range(parameters)
+    subject_type, subject_id = parameters.get("subject_type", ""), parameters.get("subject_id", "")
+    return Wanted(types=types, since=since, until=until, subject_type=subject_type, subject_id=subject_id)
 
 
 # --- access: who came in, who was refused, and what let them in
@@ -128,7 +135,7 @@ def access(read: Read, parameters: Parameters) -> Iterator[Row]:
     """Logins, refusals, logouts, tokens, roles and what was taken out of the trail."""
     counts: Counter[str] = Counter()
     people: set[str] = set()
-    for event in read(Wanted(types=ACCESS, **_range(parameters))):
+    for event in read(_within(parameters, ACCESS)):
         if _is_of(event, parameters):
             counts[f"{event['type']} {event['outcome']}"] += 1
             people |= {event["actor_id"]} if event["actor_id"] else set()
@@ -151,15 +158,9 @@ def _is_of(event: Event, parameters: Parameters) -> bool:
 
 def change(read: Read, parameters: Parameters) -> Iterator[Row]:
     """Every event that changed an asset."""
-    wanted = Wanted(
-        types=("*",),
-        subject_type=parameters.get("subject_type", ""),
-        subject_id=parameters.get("subject_id", ""),
-        **_range(parameters),
-    )
     counts: Counter[str] = Counter()
     subjects: set[tuple[str, str]] = set()
-    for event in read(wanted):
+    for event in read(_within(parameters, ("*",))):
         if event["diff"] and parameters.get("person") in {None, event["actor_id"]}:
             counts[event["subject_type"]] += 1
             subjects.add((event["subject_type"], event["subject_id"]))
@@ -182,7 +183,7 @@ RETENTION = (*RETENTION_ALWAYS, "checkpoint.*", "kernel.*", "blueprint.version_t
 def retention(read: Read, parameters: Parameters) -> Iterator[Row]:
     """Checkpoints that expired, kernels that were retired or purged, months that were archived, people erased."""
     counts: Counter[str] = Counter()
-    for event in read(Wanted(types=RETENTION, **_range(parameters))):
+    for event in read(_within(parameters, RETENTION)):
         state = str(changed(event).get("state", ""))
         if event["type"] in RETENTION_ALWAYS or state in LET_GO.get(event["subject_type"], ()):
             counts[f"{event['subject_type']} {state or event['type'].partition('.')[2]}"] += 1

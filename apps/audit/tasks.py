@@ -1,15 +1,25 @@
 """What beat asks of the trail."""
 
+from datetime import timedelta
+
 import structlog
 from celery import shared_task
 from django.db import transaction
+from django.utils import timezone
 
 from apps.audit import services
 from apps.audit.keys import KeyFault
+from apps.audit.lifecycle import ReportState
+from apps.audit.models import AuditReport
+from apps.audit.services.reporting import WRITE_TASK
 from apps.core.actors import SYSTEM
 from apps.core.errors import ServiceError
+from apps.core.queue import enqueue
 
 log = structlog.get_logger(__name__)
+
+WAITING = timedelta(seconds=15)
+REPORTS_AT_ONCE = 100
 
 
 @shared_task
@@ -44,3 +54,23 @@ def archive() -> None:
         except ServiceError as error:
             log.warning("audit_not_archived", partition=partition, error=error.detail)
             return
+
+
+@shared_task
+def write_report(report_id: str) -> None:
+    """Answer, store and sign one report."""
+    report = AuditReport.objects.filter(pk=report_id).first()
+    if report is None:
+        log.warning("report_gone", report=report_id)
+        return
+    report = services.write_report(report=report)
+    log.info("report", report=report_id, kind=report.kind, state=report.state, failure=report.failure)
+
+
+@shared_task
+def write_waiting_reports() -> None:
+    """Reports whose message was lost, or that wait for a storage or a key, are queued again."""
+    waiting = AuditReport.objects.filter(state=ReportState.QUEUED, updated_at__lt=timezone.now() - WAITING)
+    for report_id in waiting.order_by("id").values_list("pk", flat=True)[:REPORTS_AT_ONCE]:
+        AuditReport.objects.filter(pk=report_id).update(updated_at=timezone.now())
+        enqueue(WRITE_TASK, str(report_id))

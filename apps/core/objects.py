@@ -1,23 +1,24 @@
 """Writing to the object storage: whole, durable and under exactly the name that was asked for."""
 
 import os
+from typing import IO
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
-from django.core.files.base import ContentFile
+from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage, Storage
 
 STORAGE_FAULTS = (OSError, BotoCoreError, ClientError, Boto3Error)
 """What a storage raises when it is away, full or refuses."""
 
 
-def put(storage: Storage, name: str, data: bytes) -> None:
-    """Store one file; on a file system, on the disk before returning.
+def put(storage: Storage, name: str, data: bytes | IO[bytes]) -> None:
+    """Store one file, given whole or open for reading; on a file system, on the disk before returning.
 
     Raises:
         FileExistsError: the name is taken. Others of STORAGE_FAULTS: the storage did not take it.
     """
-    stored = storage.save(name, ContentFile(data))
+    stored = storage.save(name, ContentFile(data) if isinstance(data, bytes) else File(data))
     if stored != name:
         storage.delete(stored)
         raise FileExistsError(f"the name {name} is taken")

@@ -11,7 +11,7 @@ result to the row.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -19,6 +19,10 @@ from django.utils import timezone
 from apps.accounts import services as accounts
 from apps.accounts.models import User
 from apps.accounts.roles import Role, Scope
+from apps.audit import keys
+from apps.audit import services as audit
+from apps.audit.models import AuditCheckpoint, AuditKey, AuditReport
+from apps.audit.verifier import EMPTY_ROOT
 from apps.blueprints import services as blueprints
 from apps.blueprints.lifecycle import VersionState
 from apps.checkpoints import services as checkpoints
@@ -142,6 +146,36 @@ def _(actor: Actor) -> Arranged:
 def _(actor: Actor) -> Arranged:
     user = UserFactory()
     return lambda: accounts.record_refused_login(username=user.username, address="192.0.2.1"), user
+
+
+# --- audit: reports
+
+
+@case("audit.request_report", "report.requested")
+def _(actor: Actor) -> Arranged:
+    return lambda: audit.request_report(kind="access", parameters={}, actor=actor), lambda report: report
+
+
+def report_of_an_empty_trail(actor: Actor) -> AuditReport:
+    """Of a time before the first event: it needs nothing sealed, which a transaction that rolls back cannot have."""
+    key = (keys.load() or keys.make_first()).current
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+    AuditKey.objects.get_or_create(pk=key.id, defaults={"verifier": str(key.verifier), "admitted_at": past})
+    AuditCheckpoint.objects.create(size=0, at=past, root=EMPTY_ROOT, note="", key_id=key.id)
+    return audit.request_report(kind="access", parameters={}, as_of=past, actor=actor)
+
+
+@case("audit.write_report", "report.written", by="worker", reserves=frozenset({"audit_auditreport"}))
+def _(actor: Actor) -> Arranged:
+    """The tree that it is answered from is chosen first: whoever repeats it gives the same answer."""
+    report = report_of_an_empty_trail(actor)
+    return lambda: audit.write_report(report=report), report
+
+
+@case("audit.reproduce_report", "report.reproduced")
+def _(actor: Actor) -> Arranged:
+    report = audit.write_report(report=report_of_an_empty_trail(actor))
+    return lambda: audit.reproduce_report(report=report, actor=actor), report
 
 
 # --- blueprints

@@ -2,6 +2,7 @@
 
 from apps.audit.services.partitions import archivable_partitions, archive_partition, make_partitions
 from apps.audit.services.recording import LEAF_COLUMNS, json_patch, record
+from apps.audit.services.reporting import reproduce_report, request_report, write_report
 from apps.audit.services.sealing import copy_checkpoints, rotate_key, seal
 from apps.audit.services.verifying import verified_size, verify_trail
 
@@ -13,8 +14,11 @@ __all__ = [
     "json_patch",
     "make_partitions",
     "record",
+    "reproduce_report",
+    "request_report",
     "rotate_key",
     "seal",
     "verified_size",
     "verify_trail",
+    "write_report",
 ]
