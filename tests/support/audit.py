@@ -1,8 +1,10 @@
 """Events of the trail for tests: recorded, committed, sealed."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from django.conf import LazySettings
 from django.db import transaction
@@ -39,3 +41,21 @@ def own_home(tmp_path: Path, settings: LazySettings) -> Path:
         },
     }
     return tmp_path
+
+
+def backdated(owner: psycopg.Connection[Any], month: str, count: int) -> list[AuditEvent]:
+    """``count`` unsealed events of a month that is over (such as "2026-01"), in a partition made for them."""
+    name = f"audit_auditevent_{month.replace('-', '_')}"
+    start = datetime.fromisoformat(f"{month}-01T00:00:00+00:00")
+    end = (start + timedelta(days=32)).replace(day=1)
+    owner.execute(
+        f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF audit_auditevent "
+        f"FOR VALUES FROM ('{start.isoformat()}') TO ('{end.isoformat()}')".encode()
+    )
+    owner.execute(
+        f"CREATE OR REPLACE TRIGGER audit_no_truncate BEFORE TRUNCATE ON {name} "
+        "FOR EACH STATEMENT EXECUTE FUNCTION esper_audit_refuse()".encode()
+    )
+    with pytest.MonkeyPatch.context() as clock:
+        clock.setattr("apps.audit.services.recording.timezone.now", lambda: start + timedelta(days=9))
+        return [record(number) for number in range(count)]
