@@ -77,7 +77,7 @@ def record(
         trace_id=ids.trace_id,
         reason=reason[:MAX_REASON],
         outcome=outcome,
-        diff=json_patch(_told(before), _told(after)),
+        diff=json_patch(told(before), told(after)),
         payload=plain(payload or {}),
     )
     return _insert(event)
@@ -95,7 +95,7 @@ def _insert(event: AuditEvent) -> AuditEvent:
     return event
 
 
-def _told(image: Mapping[str, Any] | None) -> dict[str, Any]:
+def told(image: Mapping[str, Any] | None) -> dict[str, Any]:
     """The image with each personal value replaced by its HMAC."""
     return {name: committed(value) if isinstance(value, Personal) else value for name, value in (image or {}).items()}
 
@@ -113,9 +113,14 @@ def json_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict
     changed = [
         {"op": "replace", "path": _pointer(name), "value": new[name]}
         for name in sorted(old.keys() & new.keys())
-        if old[name] != new[name]
+        if not _is_same(old[name], new[name])
     ]
     return removed + added + changed
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    """As JSON, where true is not 1."""
+    return old == new and (dumps(old) == dumps(new) if isinstance(old, dict | list) else type(old) is type(new))
 
 
 def _pointer(name: str) -> str:

@@ -41,6 +41,8 @@ def test_no_change_is_an_empty_patch(document: dict[str, Any]) -> None:
         ({}, {"state": "DRAFT"}, [{"op": "add", "path": "/state", "value": "DRAFT"}]),
         ({"state": "DRAFT"}, {}, [{"op": "remove", "path": "/state"}]),
         ({"state": "A", "n": 1}, {"state": "B", "n": 1}, [{"op": "replace", "path": "/state", "value": "B"}]),
+        ({"n": 1}, {"n": True}, [{"op": "replace", "path": "/n", "value": True}]),
+        ({"n": [0]}, {"n": [False]}, [{"op": "replace", "path": "/n", "value": [False]}]),
         ({}, {"a/b~c": 1}, [{"op": "add", "path": "/a~1b~0c", "value": 1}]),
     ],
 )
