@@ -53,7 +53,8 @@ class Watched:
 
 def watched_models() -> dict[type[Model], Watched]:
     """Every watched model with its declaration."""
-    return {model: model.audit for model in apps.get_models() if isinstance(getattr(model, "audit", None), Watched)}
+    found = ((model, getattr(model, "audit", None)) for model in apps.get_models())
+    return {model: watch for model, watch in found if isinstance(watch, Watched)}
 
 
 def columns(model: type[Model]) -> Iterator["Field[Any, Any]"]:
@@ -66,11 +67,12 @@ def columns(model: type[Model]) -> Iterator["Field[Any, Any]"]:
 def image(row: Model) -> dict[str, Any]:
     """The row as its events tell it: column -> value, a ``Personal``, or the digest of a secret."""
     watch: Watched = row.audit  # type: ignore[attr-defined]
-    return {column.attname: _told(row, watch, column.attname) for column in columns(type(row))}
+    return {column.attname: _told(row, watch, column) for column in columns(type(row))}
 
 
-def _told(row: Model, watch: Watched, name: str) -> Any:
-    value = getattr(row, name)
+def _told(row: Model, watch: Watched, column: "Field[Any, Any]") -> Any:
+    name = column.attname
+    value = column.to_python(getattr(row, name))  # what a new row was given may be of another type than what is stored
     if name in watch.personal:
         return Personal(user_id=row.pk, kind=name, value=value) if value else value
     if name in watch.secret:

@@ -22,6 +22,7 @@ from apps.accounts.api.serializers import (
 )
 from apps.accounts.models import ApiToken, User
 from apps.accounts.roles import Scope
+from apps.audit.api.as_of import PastView
 from apps.core.api import DetailView, ListView
 from apps.core.errors import Forbidden
 from apps.core.permissions import ANY, scopes_of
@@ -108,7 +109,7 @@ class UserListView(ListView):
         return User.objects.all()
 
 
-class UserView(DetailView):
+class UserView(PastView):
     """One user."""
 
     serializer_class = UserSerializer

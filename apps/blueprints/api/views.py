@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.accounts.actors import actor_of
+from apps.audit.api.as_of import PastView
 from apps.blueprints import selectors, services
 from apps.blueprints.api.serializers import (
     BlueprintChange,
@@ -21,7 +22,7 @@ from apps.blueprints.api.serializers import (
 )
 from apps.blueprints.filters import BlueprintFilter, BlueprintVersionFilter
 from apps.blueprints.models import Blueprint, BlueprintVersion
-from apps.core.api import DetailView, ListView
+from apps.core.api import ListView
 from apps.core.idempotency import idempotent
 
 
@@ -49,7 +50,7 @@ class BlueprintListView(ListView):
         return self.show(blueprint, BlueprintSerializer, code=201, location=f"/api/v1/blueprints/{blueprint.pk}")
 
 
-class BlueprintView(DetailView):
+class BlueprintView(PastView):
     """One blueprint."""
 
     queryset = Blueprint.objects.all()
@@ -89,12 +90,15 @@ class VersionListView(ListView):
         return self.show(version, BlueprintVersionSerializer, code=201, location=location)
 
 
-class VersionView(DetailView):
+class VersionView(PastView):
     """One version with its spec."""
 
     serializer_class = BlueprintVersionSerializer
     lookup_field = "number"
     scopes = {"GET": "library:read"}
+
+    def subject_id(self) -> str:
+        return str(self.get_object().pk)  # versions are never deleted
 
     def get_queryset(self) -> QuerySet[BlueprintVersion]:
         return BlueprintVersion.objects.select_related("blueprint").filter(blueprint_id=self.kwargs.get("id"))

@@ -6,9 +6,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.accounts.actors import actor_of
+from apps.audit.api.as_of import PastView
 from apps.blueprints.models import BlueprintVersion
 from apps.blueprints.selectors import blueprint_by_id_or_name, version_of
-from apps.core.api import DetailView, ListView
+from apps.core.api import ListView
 from apps.core.errors import Invalid, NotFound
 from apps.core.idempotency import idempotent
 from apps.kernels import selectors, services
@@ -55,7 +56,7 @@ def _version(reference: str, number: int | None) -> BlueprintVersion:
         raise Invalid(error.detail, pointer="/version", code="not_found") from None
 
 
-class KernelView(DetailView):
+class KernelView(PastView):
     """One kernel with its compile and validation report."""
 
     serializer_class = KernelSerializer

@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.accounts.actors import actor_of
+from apps.audit.api.as_of import PastView
 from apps.checkpoints.api.serializers import CheckpointSerializer
 from apps.checkpoints.filters import CheckpointFilter
 from apps.checkpoints.models import Checkpoint
@@ -70,7 +71,7 @@ class RunResource(RunAnswer, DetailView):
     serializer_class = RunSerializer
 
 
-class RunView(RunResource):
+class RunView(PastView, RunResource):
     """One run with its settings and its result."""
 
     scopes = {"GET": "runs:read"}
@@ -155,7 +156,7 @@ class SeedListView(ListView):
     scopes = {"GET": "runs:read"}
 
 
-class SeedView(DetailView):
+class SeedView(PastView):
     """One seed with its transitions: what each gate measured and asked for."""
 
     queryset = Seed.objects.select_related("slot").prefetch_related("transitions")
