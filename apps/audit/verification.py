@@ -22,9 +22,11 @@ from apps.audit.models import (
     AuditArchive,
     AuditCheckpoint,
     AuditCopy,
+    AuditEvent,
     AuditKey,
     AuditLeaf,
     AuditNode,
+    AuditPerson,
     AuditPersonalValue,
 )
 from apps.audit.proofs import read_tile
@@ -39,6 +41,8 @@ CHUNK = 20 * TILE
 MAX_FINDINGS = 10_000
 """More are counted, not kept: a trail with so many has been rewritten."""
 ORDERED = sorted(LEAF_COLUMNS)
+ACTOR = ORDERED.index("actor_id")
+COMMITTED = (("name", ORDERED.index("actor_digest")), ("address", ORDERED.index("address_digest")))
 NOTHING = UUID(int=0)
 EVENTS = f"""
     SELECT leaf.index, leaf.event_id, leaf.at, leaf.digest, event.leaf, {", ".join(f"event.{name}" for name in ORDERED)}
@@ -60,10 +64,7 @@ STRAYS = """
 """
 
 
-ORPHANS = """
-    SELECT value.id, value.person_id FROM audit_auditpersonalvalue AS value
-    LEFT JOIN audit_auditperson AS person ON person.id = value.person_id WHERE person.id IS NULL LIMIT %s
-"""
+ERASURE = "access.person_erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,9 @@ class _Verification:
     wanted: set[int] = field(default_factory=set)
     archives: dict[str, AuditArchive] = field(default_factory=dict)
     readers: dict[str, Iterator[dict[str, Any]]] = field(default_factory=dict)
+    commitments: set[tuple[Any, str, str]] = field(default_factory=set)
+    """(person, kind, digest) that sealed events commit to."""
+    people: dict[Any, Pseudonym | None] = field(default_factory=dict)
 
     def run(self) -> Outcome:
         started = time.monotonic()
@@ -201,6 +205,7 @@ class _Verification:
             return
         leaf = _leaf(values)
         if leaf == digest == bytes(stored):
+            self._note_commitments(values)
             return
         if leaf == digest:
             self._wrong("event", event_id, "its stored leaf was changed; its values are as they were signed")
@@ -208,6 +213,12 @@ class _Verification:
             self._wrong("event", event_id, f"leaf {index} of the tree holds another digest: one of them was replaced")
         else:
             self._wrong("event", event_id, f"a value was changed: it does not have its leaf ({index})")
+
+    def _note_commitments(self, values: Sequence[Any]) -> None:
+        person = values[ACTOR]
+        for kind, place in COMMITTED:
+            if values[place]:
+                self.commitments.add((person, kind, values[place]))
 
     def _check_archived(self, index: int, event_id: Any, at: Any, digest: bytes) -> None:
         partition = f"audit_auditevent_{at:%Y_%m}"
@@ -277,9 +288,12 @@ class _Verification:
         if self.outcome.size != newest and self.outcome.size:
             self._wrong("leaf", self.outcome.size - 1, f"the last signed checkpoint covers {newest} leaves only")
         self._check_nothing_was_cut_off()
-        signed_sizes = AuditCheckpoint.objects.filter(pk=OuterRef("pk"))
-        for copy in AuditCopy.objects.filter(~Exists(signed_sizes)):
+        signed = AuditCheckpoint.objects.filter(pk=OuterRef("pk"))
+        for copy in AuditCopy.objects.filter(~Exists(signed)):
             self._wrong("copy", copy.pk, "is of a checkpoint that is not there")
+        last = AuditCopy.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+        for size in AuditCheckpoint.objects.filter(size__lt=last, copy=None).values_list("size", flat=True):
+            self._wrong("copy", size, "is not there, although later ones are")
 
     def _check_nothing_was_cut_off(self) -> None:
         """Signed notes of a longer trail, here or in the object storage: its end was taken away."""
@@ -386,17 +400,28 @@ class _Verification:
                     self._wrong("archive", archive.partition, f"{archive.name} does not have its sha256")
 
     def _check_personal_values(self) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(ORPHANS, [MAX_FINDINGS])
-            for value_id, person_id in cursor.fetchall():
-                self._wrong("value", value_id, f"belongs to {person_id}, whom nobody knows")
-        values = AuditPersonalValue.objects.exclude(value=None).exclude(person__salt=None).select_related("person")
-        for value in values.iterator(chunk_size=CHUNK):
-            person = Pseudonym(id=value.person_id, salt=bytes(value.person.salt or b""))
-            if person.digest(value.kind, value.value or "") != value.digest:
-                self._wrong(
-                    "value", value.pk, f"is not the {value.kind} that the events of {value.person_id} commit to"
-                )
+        """Names and addresses against the HMACs in the events; only an erasure, itself an event, takes one away."""
+        erased = set(AuditEvent.objects.filter(type=ERASURE).order_by().values_list("subject_id", flat=True))
+        for value in AuditPersonalValue.objects.select_related(None).iterator(chunk_size=CHUNK):
+            self.commitments.discard((value.person_id, value.kind, value.digest))
+            person = self._person(value.person_id)
+            if person is None:
+                self._wrong("value", value.pk, f"belongs to {value.person_id}, whom nobody knows")
+            elif value.value is None or person.salt is None:
+                if str(person.id) not in erased:
+                    self._wrong("value", value.pk, f"of {person.id} is gone, and no event says that it was erased")
+            elif person.digest(value.kind, value.value) != value.digest:
+                self._wrong("value", value.pk, f"is not the {value.kind} that the events of {person.id} commit to")
+        for person_id, kind, digest in sorted(self.commitments, key=str):
+            self._wrong("value", digest, f"the {kind} of {person_id} that events commit to is gone")
+
+    def _person(self, person_id: Any) -> Pseudonym | None:
+        if person_id not in self.people:
+            row = AuditPerson.objects.filter(pk=person_id).first()
+            self.people[person_id] = (
+                Pseudonym(id=row.pk, salt=bytes(row.salt) if row.salt is not None else None) if row else None
+            )
+        return self.people[person_id]
 
 
 def leaf_count() -> int:

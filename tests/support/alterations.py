@@ -115,8 +115,8 @@ def _flipped(owner: psycopg.Connection[Any], kind: str, value: Any, generator: r
         row = owner.execute("SELECT gen_random_uuid()").fetchone()
         assert row is not None
         return row[0] if value is None else type(value)(int=value.int ^ (1 << generator.randrange(128)))
-    if kind in {"bigint", "smallint", "integer"}:
-        return value ^ (1 << generator.randrange(10, 14))
+    if kind in {"bigint", "smallint"}:  # a bit above those of any key that is there: no two rows may share one
+        return value ^ (1 << (generator.randrange(20, 40) if kind == "bigint" else generator.randrange(10, 14)))
     if kind == "timestamp with time zone":
         row = owner.execute("SELECT %s::timestamptz + interval '1 microsecond'", [value]).fetchone()
         assert row is not None
