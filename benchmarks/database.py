@@ -70,6 +70,10 @@ def _use(cluster: postgres.Cluster, home: Home) -> None:
     }
     connections.close_all()
     connections.settings["default"].update(
-        NAME=postgres.DATABASE, USER=postgres.APP, PASSWORD=cluster.passwords["app"], HOST="127.0.0.1", PORT=cluster.port
+        NAME=postgres.DATABASE,
+        USER=postgres.APP,
+        PASSWORD=cluster.passwords["app"],
+        HOST="127.0.0.1",
+        PORT=cluster.port,
     )
     settings.ESPER_HOME = home.root
