@@ -61,6 +61,19 @@ SET_ROLE = Step(
     initial=lambda user: {"role": user.role},
 )
 
+ERASE = Step(
+    title="Erase the person",
+    promises=(
+        "The account is closed for good: name, e-mail and password go, tokens and sessions end at once.",
+        "Name and addresses go from the audit trail's side table, and with them who stood behind its events.",
+        "Events, proofs and signed reports stay as they are, and stay valid; so do runs, designs and kernels.",
+        "Nobody can bring it back. The reason stays in the trail: name nobody in it.",
+    ),
+    done="erased",
+    call=lambda user, actor, data: services.erase_person(user=user, actor=actor, reason=data["reason"]),
+    is_destructive=True,
+)
+
 REVOKE = Step(
     title="Revoke the token",
     promises=(
@@ -153,7 +166,7 @@ class UserAdmin(SecretOnceAdmin):
     list_filter = [("role", ChoicesDropdownFilter), "is_active"]
     search_fields = ["username", "email", "id__exact"]
     ordering = ["username"]
-    actions_detail = ["set_role"]
+    actions_detail = ["set_role", "erase"]
     add_fieldsets = [(None, {"fields": ["username", "email", "role"]})]
     fieldsets = [
         (None, {"fields": ["username", "email", "role_label", "may"]}),
@@ -169,6 +182,16 @@ class UserAdmin(SecretOnceAdmin):
     @action(description="Change role", url_path="role", icon="badge", permissions=["write"])
     def set_role(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return self.take(request, object_id, SET_ROLE)
+
+    @action(
+        description="Erase person",
+        url_path="erase",
+        icon="person_off",
+        permissions=["write"],
+        variant=ActionVariant.DANGER,
+    )
+    def erase(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self.take(request, object_id, ERASE)
 
 
 class TokenList(UnfoldChangeList):

@@ -5,15 +5,21 @@ from collections.abc import Collection
 from datetime import timedelta
 
 from django.contrib.auth.password_validation import validate_password
+from django.contrib.sessions.models import Session
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Q
 
+from apps.accounts import selectors
 from apps.accounts.models import ApiToken, User, Workspace, default_workspace_id
 from apps.accounts.roles import Role, Scope
 from apps.audit import services as audit
 from apps.core.actors import Actor, ActorKind
 from apps.core.errors import Forbidden, Invalid
+from apps.core.models import IdempotencyKey
+
+HUSK_DIGITS = 12
+"""Of the pseudonym's end: its beginning is a time, which two people may share."""
 
 
 def _state(user: User) -> dict[str, object]:
@@ -84,6 +90,41 @@ def set_role(*, user: User, role: str, reason: str, actor: Actor) -> User:
 def _is_last_admin(user: User) -> bool:
     admins = User.objects.select_for_update().filter(role=Role.ADMIN, is_active=True)
     return not any(admin.pk != user.pk for admin in admins)
+
+
+@transaction.atomic
+def erase_person(*, user: User, actor: Actor, reason: str) -> User:
+    """Close an account for good and forget whose it was. What they made stays, under the account's new, empty name.
+
+    Raises:
+        Forbidden: an administrator erases themselves. Invalid: it is the last administrator.
+        Conflict: the person was erased before.
+    """
+    user = User.objects.select_for_update().get(pk=user.pk)
+    if actor.id == user.pk:
+        raise Forbidden("nobody erases themselves: ask another administrator", code="oneself")
+    if user.role == Role.ADMIN and user.is_active and _is_last_admin(user):
+        raise Invalid("this is the last administrator; make another one first", code="last_admin")
+    for token in user.auth_token_set.all():
+        revoke_token(token=token, actor=actor, reason=reason)
+    Session.objects.filter(pk__in=selectors.sessions_of(user)).delete()
+    IdempotencyKey.objects.filter(user_id=user.pk).delete()  # stored answers may show the name
+    before = audit.told(_state(user))  # in digests, while there is a salt
+    person = audit.erase_person(user_id=user.pk, actor=actor, reason=reason)
+    _empty(user, name=f"erased-{person.pk.hex[-HUSK_DIGITS:]}")
+    audit.record(
+        type="access.account_closed", subject=user, actor=actor, reason=reason, before=before, after=_state(user)
+    )
+    return user
+
+
+def _empty(user: User, *, name: str) -> None:
+    """Leave the row, which runs and assets point to, with nothing of the person in it."""
+    user.username, user.email, user.first_name, user.last_name = name, "", "", ""
+    user.is_active = user.is_staff = user.is_superuser = False
+    user.set_unusable_password()
+    user.full_clean()
+    user.save()
 
 
 @transaction.atomic

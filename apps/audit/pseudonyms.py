@@ -1,6 +1,9 @@
 """Pseudonyms: who stands behind an event is a row of the side table, and names are committed as HMACs under its salt.
 
 Both are remembered for a minute in this process, once their rows are committed: they stand in nearly every event.
+A value is stored only while its person's row, locked, has a salt: after an erasure has committed, no process stores a
+name or an address of that person again. For up to a minute other processes may still put digests under the forgotten
+salt into events; nobody can tell what those stand for.
 """
 
 import hmac
@@ -60,9 +63,23 @@ def commit(person: Pseudonym | None, kind: str, value: str) -> str:
     if until > time.monotonic():
         return digest
     digest = person.digest(kind, value)
-    AuditPersonalValue.objects.get_or_create(person_id=person.id, kind=kind, digest=digest, defaults={"value": value})
+    known = AuditPersonalValue.objects.filter(person_id=person.id, kind=kind, digest=digest)
+    if not known.exists():
+        if not _keep_salt(person.id):
+            return ""
+        AuditPersonalValue.objects.get_or_create(
+            person_id=person.id, kind=kind, digest=digest, defaults={"value": value}
+        )
     transaction.on_commit(lambda: _remember_digest(key, digest))
     return digest
+
+
+def _keep_salt(person_id: UUID) -> bool:
+    """Whether the person was not erased; from here to the end of the transaction nobody can erase them."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT salt IS NOT NULL FROM audit_auditperson WHERE id = %s FOR SHARE", [person_id])
+        found = cursor.fetchone()
+    return found is not None and bool(found[0])
 
 
 def forget() -> None:

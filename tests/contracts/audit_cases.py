@@ -73,6 +73,7 @@ CASES: dict[str, Case] = {}
 EXEMPT = {
     "audit.record": "is what records",
     "audit.json_patch": "computes, writes nothing",
+    "audit.told": "puts digests in the place of names, for record",
     "audit.make_partitions": "its task records each partition (tests/integration/test_audit_partitions.py)",
     "kernels.hold_kernels": "use of a kernel is a sign of life, outside the net",
     "kernels.release_kernels": "use of a kernel is a sign of life, outside the net",
@@ -115,6 +116,12 @@ def _(actor: Actor) -> Arranged:
     return lambda: accounts.set_role(user=user, role=Role.CURATOR, reason="promoted", actor=actor), user
 
 
+@case("accounts.erase_person", "access.account_closed")
+def _(actor: Actor) -> Arranged:
+    user = TokenFactory().user
+    return lambda: accounts.erase_person(user=user, reason="left", actor=actor), user
+
+
 @case("accounts.issue_token", "access.token_issued")
 def _(actor: Actor) -> Arranged:
     user = UserFactory()
@@ -148,7 +155,13 @@ def _(actor: Actor) -> Arranged:
     return lambda: accounts.record_refused_login(username=user.username, address="192.0.2.1"), user
 
 
-# --- audit: reports
+# --- audit: people and reports
+
+
+@case("audit.erase_person", "access.person_erased")
+def _(actor: Actor) -> Arranged:
+    user = UserFactory()
+    return lambda: audit.erase_person(user_id=user.pk, reason="left", actor=actor), lambda person: person
 
 
 @case("audit.request_report", "report.requested")

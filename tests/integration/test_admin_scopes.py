@@ -31,6 +31,7 @@ WRITE = {
     ("blueprints.blueprint", "submit_version"): "library:write",
     ("accounts.user", "add"): "accounts:manage",
     ("accounts.user", "set_role"): "accounts:manage",
+    ("accounts.user", "erase"): "accounts:manage",
     ("accounts.apitoken", "add"): "accounts:manage",
     ("accounts.apitoken", "revoke"): "accounts:manage",
 }

@@ -1,7 +1,8 @@
 """What writes the trail: recording events, sealing them, and keeping the store."""
 
 from apps.audit.services.partitions import archivable_partitions, archive_partition, make_partitions
-from apps.audit.services.recording import LEAF_COLUMNS, json_patch, record
+from apps.audit.services.people import erase_person
+from apps.audit.services.recording import LEAF_COLUMNS, json_patch, record, told
 from apps.audit.services.reporting import reproduce_report, request_report, write_report
 from apps.audit.services.sealing import copy_checkpoints, rotate_key, seal
 from apps.audit.services.verifying import verified_size, verify_trail
@@ -11,6 +12,7 @@ __all__ = [
     "archivable_partitions",
     "archive_partition",
     "copy_checkpoints",
+    "erase_person",
     "json_patch",
     "make_partitions",
     "record",
@@ -18,6 +20,7 @@ __all__ = [
     "request_report",
     "rotate_key",
     "seal",
+    "told",
     "verified_size",
     "verify_trail",
     "write_report",
