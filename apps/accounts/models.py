@@ -1,6 +1,6 @@
 """Who may do what: users with one role each, their API tokens, and the workspace that owns the assets."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
@@ -9,6 +9,7 @@ from django.utils import timezone
 from knox.models import AbstractAuthToken
 
 from apps.accounts.roles import ROLE_SCOPES, Role, Scope
+from apps.audit.watched import Watched
 from apps.core.ids import new_id
 from apps.core.lifecycle import choices, state_check
 from apps.core.models import BaseModel
@@ -18,6 +19,13 @@ DEFAULT_WORKSPACE = "default"
 
 class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox names it on the abstract model
     """A person or a service account. The role decides the scopes; Django's own permissions are not used."""
+
+    audit: ClassVar[Watched] = Watched(
+        subject="user",
+        outside={"last_login", "date_joined"},
+        secret={"password"},
+        personal={"username", "email", "first_name", "last_name"},
+    )
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     role = models.CharField(max_length=16, choices=choices(Role), default=Role.VIEWER)
@@ -43,6 +51,10 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox names 
 class ApiToken(AbstractAuthToken):
     """A bearer token: only its SHA-512 is stored. Effective scopes = its own, cut down to its user's role."""
 
+    audit: ClassVar[Watched] = Watched(
+        subject="token", outside={"created", "last_used_at"}, secret={"digest", "token_key"}
+    )
+
     id = models.UUIDField(default=new_id, editable=False, unique=True)
     name = models.CharField(max_length=100)
     scopes = ArrayField(models.CharField(max_length=32, choices=choices(Scope)), default=list)
@@ -65,6 +77,8 @@ class ApiToken(AbstractAuthToken):
 
 class Workspace(BaseModel):
     """Owns top-level assets; names are unique within it. One default row: tenancy comes later."""
+
+    audit: ClassVar[Watched] = Watched(subject="workspace")
 
     name = models.CharField(max_length=100, unique=True)
 

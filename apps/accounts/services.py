@@ -14,16 +14,14 @@ from apps.accounts import selectors
 from apps.accounts.models import ApiToken, User, Workspace, default_workspace_id
 from apps.accounts.roles import Role, Scope
 from apps.audit import services as audit
+from apps.audit.selectors import events_of
+from apps.audit.watched import image
 from apps.core.actors import Actor, ActorKind
 from apps.core.errors import Forbidden, Invalid
 from apps.core.models import IdempotencyKey
 
 HUSK_DIGITS = 12
 """Of the pseudonym's end: its beginning is a time, which two people may share."""
-
-
-def _state(user: User) -> dict[str, object]:
-    return {"role": user.role, "is_active": user.is_active, "is_staff": user.is_staff}
 
 
 @transaction.atomic
@@ -43,7 +41,7 @@ def create_user(
     user.set_password(password)
     user.full_clean()
     user.save()
-    audit.record(type="access.user_created", subject=user, actor=actor, after=_state(user))
+    audit.record(type="access.user_created", subject=user, actor=actor, after=image(user))
     return user, password
 
 
@@ -61,17 +59,24 @@ def create_first_admin(*, actor: Actor, username: str = "admin") -> tuple[User, 
     Raises:
         ValidationError: the name belongs to somebody who is not an administrator.
     """
-    Workspace.objects.select_for_update().get(pk=default_workspace_id())  # one bootstrap at a time
+    workspace = Workspace.objects.select_for_update().get(pk=default_workspace_id())  # one bootstrap at a time
+    _record_workspace(workspace, actor)
     if User.objects.filter(Q(role=Role.ADMIN) | Q(is_superuser=True), is_active=True).exists():
         return None
     return create_user(username=username, role=Role.ADMIN, actor=actor)
+
+
+def _record_workspace(workspace: Workspace, actor: Actor) -> None:
+    """Tell the trail of the default workspace, once: the first migration made its row, before there was a trail."""
+    if not events_of(subject_type="workspace", subject_id=str(workspace.pk)).exists():
+        audit.record(type="workspace.created", subject=workspace, actor=actor, after=image(workspace))
 
 
 @transaction.atomic
 def set_role(*, user: User, role: str, reason: str, actor: Actor) -> User:
     """Give ``user`` another role. Nobody takes the last active admin away."""
     user = User.objects.select_for_update().get(pk=user.pk)
-    before = _state(user)
+    before = image(user)
     if role not in set(Role):
         raise Invalid(f"{role!r} is not a role; roles: {', '.join(Role)}", pointer="/role")
     if user.role == Role.ADMIN and role != Role.ADMIN and _is_last_admin(user):
@@ -81,9 +86,7 @@ def set_role(*, user: User, role: str, reason: str, actor: Actor) -> User:
     user.is_superuser = user.is_superuser and role == Role.ADMIN
     user.full_clean()
     user.save()
-    audit.record(
-        type="access.role_changed", subject=user, actor=actor, reason=reason, before=before, after=_state(user)
-    )
+    audit.record(type="access.role_changed", subject=user, actor=actor, reason=reason, before=before, after=image(user))
     return user
 
 
@@ -109,11 +112,11 @@ def erase_person(*, user: User, actor: Actor, reason: str) -> User:
         revoke_token(token=token, actor=actor, reason=reason)
     Session.objects.filter(pk__in=selectors.sessions_of(user)).delete()
     IdempotencyKey.objects.filter(user_id=user.pk).delete()  # stored answers may show the name
-    before = audit.told(_state(user))  # in digests, while there is a salt
+    before = audit.told(image(user))  # in digests, while there is a salt
     person = audit.erase_person(user_id=user.pk, actor=actor, reason=reason)
     _empty(user, name=f"erased-{person.pk.hex[-HUSK_DIGITS:]}")
     audit.record(
-        type="access.account_closed", subject=user, actor=actor, reason=reason, before=before, after=_state(user)
+        type="access.account_closed", subject=user, actor=actor, reason=reason, before=before, after=image(user)
     )
     return user
 
@@ -148,24 +151,13 @@ def issue_token(
     values = {"name": name, "scopes": sorted(set(scopes))}
     ApiToken(user=user, **values).clean_fields(exclude=["digest", "token_key"])
     token, secret = ApiToken.objects.create(user, expiry=lifetime, **values)
-    audit.record(
-        type="access.token_issued",
-        subject=token,
-        actor=actor,
-        after={"user": user.pk, "scopes": token.scopes, "expiry": token.expiry},
-    )
+    audit.record(type="access.token_issued", subject=token, actor=actor, after=image(token))
     return token, secret
 
 
 @transaction.atomic
 def revoke_token(*, token: ApiToken, actor: Actor, reason: str = "") -> None:
-    audit.record(
-        type="access.token_revoked",
-        subject=token,
-        actor=actor,
-        reason=reason,
-        before={"user": token.user_id, "scopes": token.scopes, "expiry": token.expiry},
-    )
+    audit.record(type="access.token_revoked", subject=token, actor=actor, reason=reason, before=image(token))
     token.delete()
 
 

@@ -4,11 +4,14 @@ What stands in ``AuditEvent`` is never personal: actors are pseudonyms, and name
 whose salt and value live in the side tables. Erasing those leaves every proof valid.
 """
 
+from typing import ClassVar
+
 from django.contrib.postgres.indexes import BrinIndex, GinIndex
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 
 from apps.audit.lifecycle import REPORT_LIFECYCLE, ReportKind, ReportState
+from apps.audit.watched import Watched
 from apps.core.ids import new_id
 from apps.core.lifecycle import choices, state_check
 from apps.core.models import BaseModel
@@ -195,6 +198,8 @@ class AuditArchive(AppendOnly):
 
 class AuditReport(BaseModel):
     """A compliance report: a question, the tree that it is answered from, and the signed answer in the storage."""
+
+    audit: ClassVar[Watched] = Watched(subject="report")
 
     kind = models.CharField(max_length=16, choices=choices(ReportKind), editable=False)
     parameters = models.JSONField(default=dict, editable=False)

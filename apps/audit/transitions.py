@@ -1,12 +1,13 @@
 """The one way to move a row along its life cycle: locked, checked, saved and recorded in one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from django.db import transaction
 from django.db.models import Model
 
 from apps.audit import services as audit
+from apps.audit.watched import image
 from apps.core.actors import Actor
 from apps.core.lifecycle import Lifecycle
 
@@ -23,25 +24,24 @@ def move(
     actor: Actor,
     reason: str,
     changes: Mapping[str, Any] | None = None,
-    told: Sequence[str] = (),
     payload: Mapping[str, Any] | None = None,
 ) -> Row:
     """Bring ``row`` into state ``to`` with ``changes`` to other columns; returns the fresh row.
 
-    The event's diff has the state and the columns that ``told`` names; ``payload`` is what was measured.
+    The event's diff has the state and every other column that changed; ``payload`` is what no column holds.
 
     Raises:
         InvalidTransition: the table has no such move from the state that the row is in now.
     """
     fresh = type(row)._default_manager.select_for_update(of=("self",)).get(pk=row.pk)
-    columns = ("state", *told)
     lifecycle.check(_state(fresh), to)
-    before = {name: getattr(fresh, name) for name in columns}
+    before = image(fresh)
     for name, value in {**(changes or {}), "state": to}.items():
         setattr(fresh, name, value)
     fresh.save()
-    after = {name: getattr(fresh, name) for name in columns}
-    audit.record(type=event, subject=fresh, actor=actor, reason=reason, before=before, after=after, payload=payload)
+    audit.record(
+        type=event, subject=fresh, actor=actor, reason=reason, before=before, after=image(fresh), payload=payload
+    )
     return fresh
 
 

@@ -1,10 +1,13 @@
 """Blueprints (Urza): designs of kernels, versioned. A version's spec never changes once it exists."""
 
+from typing import ClassVar
+
 from django.contrib.postgres.indexes import GinIndex
 from django.core.validators import RegexValidator
 from django.db import models
 
 from apps.accounts.models import WorkspaceOwned
+from apps.audit.watched import Watched
 from apps.blueprints.lifecycle import VERSION_LIFECYCLE, VersionState
 from apps.core.lifecycle import choices, state_check
 from apps.core.models import BaseModel
@@ -16,6 +19,8 @@ NAME = RegexValidator(
 
 class Blueprint(WorkspaceOwned):
     """A design with a name. ``card`` tells people what it is for; ``next_number`` numbers its versions."""
+
+    audit: ClassVar[Watched] = Watched(subject="blueprint", outside={"next_number"})
 
     name = models.CharField(max_length=100, validators=[NAME])
     title = models.CharField(max_length=200, blank=True)
@@ -34,6 +39,8 @@ class Blueprint(WorkspaceOwned):
 
 class BlueprintVersion(BaseModel):
     """One immutable spec of a blueprint; ``digest`` is the sha256 of its canonical JSON."""
+
+    audit: ClassVar[Watched] = Watched(subject="blueprint_version")
 
     blueprint = models.ForeignKey(Blueprint, on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField(editable=False)

@@ -9,6 +9,7 @@ from django.db.models import F
 from apps.accounts.models import Workspace, default_workspace_id
 from apps.audit import services as audit
 from apps.audit.transitions import move
+from apps.audit.watched import image
 from apps.blueprints import spec as grammar
 from apps.blueprints.lifecycle import VERSION_LIFECYCLE, VersionState
 from apps.blueprints.models import Blueprint, BlueprintVersion
@@ -16,10 +17,6 @@ from apps.blueprints.starter import starter_library
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, Invalid
 from apps.core.flat import flat_object
-
-
-def _state(blueprint: Blueprint) -> dict[str, Any]:
-    return {"name": blueprint.name, "title": blueprint.title, "card": blueprint.card, "tags": blueprint.tags}
 
 
 @transaction.atomic
@@ -46,7 +43,7 @@ def create_blueprint(
     )
     blueprint.full_clean()
     blueprint.save(force_insert=True)
-    audit.record(type="blueprint.created", subject=blueprint, actor=actor, after=_state(blueprint))
+    audit.record(type="blueprint.created", subject=blueprint, actor=actor, after=image(blueprint))
     return blueprint
 
 
@@ -62,7 +59,7 @@ def update_blueprint(
 ) -> Blueprint:
     """Change what people read about a blueprint; None leaves a part as it is. The name and the specs never change."""
     blueprint = Blueprint.objects.select_for_update().get(pk=blueprint.pk)
-    before = _state(blueprint)
+    before = image(blueprint)
     if title is not None:
         blueprint.title = title
     if card is not None:
@@ -77,7 +74,7 @@ def update_blueprint(
         actor=actor,
         reason=reason,
         before=before,
-        after=_state(blueprint),
+        after=image(blueprint),
     )
     return blueprint
 
@@ -111,12 +108,7 @@ def submit_version(*, blueprint: Blueprint, spec: Mapping[str, Any], actor: Acto
     )
     version.full_clean()
     version.save(force_insert=True)
-    audit.record(
-        type="blueprint.version_submitted",
-        subject=version,
-        actor=actor,
-        after={"blueprint": blueprint.name, "number": version.number, "digest": version.digest, "state": version.state},
-    )
+    audit.record(type="blueprint.version_submitted", subject=version, actor=actor, after=image(version))
     return move_version(version=version, to=VersionState.SUBMITTED, actor=actor, reason="submitted")
 
 

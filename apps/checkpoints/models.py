@@ -1,8 +1,11 @@
 """Checkpoints of runs: one row each; the bytes are files named by it."""
 
+from typing import ClassVar
+
 from django.db import models
 
 from apps.accounts.models import WorkspaceOwned
+from apps.audit.watched import Watched
 from apps.checkpoints.lifecycle import CHECKPOINT_LIFECYCLE, CheckpointState
 from apps.core.lifecycle import choices, state_check
 
@@ -18,6 +21,8 @@ class Checkpoint(WorkspaceOwned):
 
     ``name`` is never used twice. ``digest`` is the sha256 of the manifest, which holds that of the tensors.
     """
+
+    audit: ClassVar[Watched] = Watched(subject="checkpoint", outside={"verified_at"})
 
     run_id = models.UUIDField(editable=False)
     epoch = models.PositiveIntegerField(editable=False)

@@ -18,7 +18,9 @@ from django.core.files.storage import Storage, storages
 from django.db import transaction
 from django.utils import timezone
 
+from apps.audit import services as audit
 from apps.audit.transitions import move
+from apps.audit.watched import image
 from apps.checkpoints.lifecycle import CHECKPOINT_LIFECYCLE, CheckpointState
 from apps.checkpoints.models import Checkpoint
 from apps.core.actors import SYSTEM, Actor
@@ -65,7 +67,7 @@ def save_snapshot(
     Raises:
         Unavailable: the storage did not take the files; the previous checkpoint stays the latest.
     """
-    checkpoint = _stage(run_id, workspace_id, fencing_token, epoch, step)
+    checkpoint = _stage(run_id, workspace_id, fencing_token, epoch, step, actor)
     manifest = json.dumps(
         {
             "format": FORMAT,
@@ -105,7 +107,7 @@ def save_snapshot(
 
 
 @transaction.atomic
-def _stage(run_id: UUID, workspace_id: UUID, fencing_token: int, epoch: int, step: int) -> Checkpoint:
+def _stage(run_id: UUID, workspace_id: UUID, fencing_token: int, epoch: int, step: int, actor: Actor) -> Checkpoint:
     key = new_id()
     checkpoint = Checkpoint(
         id=key,
@@ -119,6 +121,7 @@ def _stage(run_id: UUID, workspace_id: UUID, fencing_token: int, epoch: int, ste
     )
     checkpoint.full_clean()
     checkpoint.save(force_insert=True)
+    audit.record(type="checkpoint.staged", subject=checkpoint, actor=actor, after=image(checkpoint))
     return checkpoint
 
 
@@ -192,6 +195,5 @@ def _move(
         actor=actor,
         reason=reason,
         changes=changes,
-        told=("digest", "size"),
         payload={"run": checkpoint.run_id, "epoch": checkpoint.epoch, "step": checkpoint.step},
     )

@@ -1,11 +1,14 @@
 """Kernels (Urza, Tezzeret): trainable artefacts compiled from blueprints, their bytes, their use and their outcomes."""
 
+from typing import ClassVar
+
 from django.contrib.postgres.indexes import GinIndex
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.db.models import Q
 
 from apps.accounts.models import WorkspaceOwned
+from apps.audit.watched import Watched
 from apps.blueprints.models import BlueprintVersion
 from apps.core.ids import new_id
 from apps.core.lifecycle import choices, state_check
@@ -26,6 +29,8 @@ class StorageTier(models.TextChoices):
 
 class Kernel(WorkspaceOwned):
     """One artefact: a blueprint version bound to a shape contract. ``digest`` (sha256) names its bytes."""
+
+    audit: ClassVar[Watched] = Watched(subject="kernel", outside={"usage_count", "last_used_at"})
 
     blueprint_version = models.ForeignKey(BlueprintVersion, on_delete=models.PROTECT, related_name="kernels")
     name = models.CharField(max_length=160, editable=False)
@@ -140,6 +145,8 @@ class KernelUse(models.Model):
 
 class FieldReport(models.Model):
     """What a graft did to a real run: gain in nats per held-out sample with its interval, and what it cost."""
+
+    audit: ClassVar[Watched] = Watched(subject="kernel", of="kernel_id")
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     kernel = models.ForeignKey(Kernel, on_delete=models.PROTECT, related_name="field_reports")

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from apps.audit import services as audit
 from apps.audit.transitions import move
+from apps.audit.watched import image
 from apps.blueprints import spec as grammar
 from apps.blueprints.lifecycle import VersionState
 from apps.blueprints.models import BlueprintVersion
@@ -68,12 +69,7 @@ def register_kernel(
     )
     kernel.full_clean()
     kernel.save(force_insert=True)
-    audit.record(
-        type="kernel.registered",
-        subject=kernel,
-        actor=actor,
-        after={"name": kernel.name, "version": str(version), "bindings": kernel.bindings, "state": kernel.state},
-    )
+    audit.record(type="kernel.registered", subject=kernel, actor=actor, after=image(kernel))
     if not awaits_upload:
         enqueue_after_commit(COMPILE_TASK, str(kernel.pk))
     return kernel
@@ -211,8 +207,6 @@ def _move(
         actor=actor,
         reason=reason,
         changes=changes,
-        told=("digest",),
-        payload={"report": changes["report"]} if "report" in changes else None,
     )
 
 

@@ -1,11 +1,14 @@
 """Runs (Tolaria) and what they grew: slots, seeds, transitions, decisions, metrics. Rows of a run are never deleted."""
 
+from typing import ClassVar
+
 from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.db.models import Q
 
 from apps.accounts.models import WorkspaceOwned
+from apps.audit.watched import Watched
 from apps.core.ids import new_id
 from apps.core.lifecycle import choices, state_check
 from apps.core.models import BaseModel
@@ -32,6 +35,8 @@ class TrainingRun(WorkspaceOwned):
     first starts, once the kernels that it asked for are compiled.
     ``last_sequence`` is the newest engine event stored; a resumed run repeats older ones, which are ignored.
     """
+
+    audit: ClassVar[Watched] = Watched(subject="run", outside={"last_sequence", "environment"})
 
     name = models.CharField(max_length=120)
     kind = models.CharField(max_length=16, choices=RunKind, default=RunKind.INTERNAL, editable=False)
@@ -96,6 +101,8 @@ class RunLease(models.Model):
 class SeedSlot(BaseModel):
     """A place in the host that can germinate: named after the layer it stands at."""
 
+    audit: ClassVar[Watched] = Watched(subject="slot")
+
     run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="slots")
     site = models.CharField(max_length=200)
     locked = models.BooleanField(default=False)
@@ -111,6 +118,8 @@ class SeedSlot(BaseModel):
 
 class Seed(BaseModel):
     """One germination: a kernel in a slot, from birth to fossil, cull or rollback."""
+
+    audit: ClassVar[Watched] = Watched(subject="seed")
 
     run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="seeds")
     slot = models.ForeignKey(SeedSlot, on_delete=models.CASCADE, related_name="seeds")
@@ -146,6 +155,8 @@ class Seed(BaseModel):
 class SeedTransition(models.Model):
     """One move of a seed, with what its gate measured and what it asked for."""
 
+    audit: ClassVar[Watched] = Watched(subject="seed", outside={"at"}, of="seed_id")
+
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="transitions")
     seed = models.ForeignKey(Seed, on_delete=models.CASCADE, related_name="transitions")
@@ -170,6 +181,8 @@ class SeedTransition(models.Model):
 
 class Decision(models.Model):
     """One decision of the policy (Tamiyo): what it saw, the rule that fired, and what it refused."""
+
+    audit: ClassVar[Watched] = Watched(subject="run", outside={"at"}, of="run_id")
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="decisions")

@@ -129,7 +129,7 @@ def test_only_the_newest_three_are_kept_and_pinned_ones(run_id: UUID) -> None:
 
 
 def test_a_save_that_never_finished_is_collected_after_its_time(run_id: UUID) -> None:
-    orphan = services._stage(run_id, default_workspace_id(), 1, 1, 10)
+    orphan = services._stage(run_id, default_workspace_id(), 1, 1, 10, WORKER)
     put(storages["checkpoints"], f"{orphan.name}.safetensors", b"half")
     assert services.expire_abandoned() == 0
     Checkpoint.objects.filter(pk=orphan.pk).update(created_at=timezone.now() - timedelta(hours=2))

@@ -28,6 +28,7 @@ from apps.audit.reports import answer, question_of
 from apps.audit.sealed import UnreadableArchive, reader
 from apps.audit.services.sealing import seal
 from apps.audit.transitions import move
+from apps.audit.watched import image
 from apps.core.actors import WORKER, Actor
 from apps.core.errors import Conflict, Invalid
 from apps.core.objects import STORAGE_FAULTS, put
@@ -57,8 +58,7 @@ def request_report(
     report = AuditReport(kind=kind, parameters=checked, as_of=as_of or now, requested_by=_pseudonym(actor))
     report.full_clean()
     report.save(force_insert=True)
-    told = {"kind": kind, "parameters": checked, "as_of": report.as_of, "state": report.state}
-    audit.record(type="report.requested", subject=report, actor=actor, after=told)
+    audit.record(type="report.requested", subject=report, actor=actor, after=image(report))
     enqueue_after_commit(WRITE_TASK, str(report.pk))
     return report
 
@@ -112,8 +112,10 @@ def _fix_checkpoint(report: AuditReport) -> AuditReport:
         fresh = AuditReport.objects.select_for_update().get(pk=report.pk)
         if fresh.state == ReportState.QUEUED and fresh.size is None:
             checkpoint = AuditCheckpoint.objects.order_by("-size")[0]
+            before = image(fresh)
             fresh.size, fresh.root = checkpoint.size, bytes(checkpoint.root)
             fresh.save(update_fields=["size", "root"])
+            audit.record(type="report.begun", subject=fresh, actor=WORKER, before=before, after=image(fresh))
     return fresh
 
 
@@ -206,7 +208,6 @@ def _finish(report: AuditReport, written: Written, *, name: str, note: str) -> A
             actor=WORKER,
             reason="",
             changes={**values, "failure": "", "finished_at": timezone.now()},
-            told=("sha256",),
             payload={**_header(report), "rows": written.rows},
         )
 
@@ -218,8 +219,18 @@ def _postpone(report: AuditReport, failure: str) -> AuditReport:
     if fresh.state != ReportState.QUEUED:
         return fresh
     if timezone.now() - fresh.created_at < PATIENCE:
-        fresh.failure = failure
-        fresh.save(update_fields=["failure"])
+        if fresh.failure != failure:
+            before = image(fresh)
+            fresh.failure = failure
+            fresh.save(update_fields=["failure"])
+            audit.record(
+                type="report.postponed",
+                subject=fresh,
+                actor=WORKER,
+                reason=failure,
+                before=before,
+                after=image(fresh),
+            )
         return fresh
     return move(
         fresh,

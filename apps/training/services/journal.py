@@ -12,6 +12,7 @@ from uuid import UUID
 from django.db import transaction
 
 from apps.audit import services as audit
+from apps.audit.watched import image
 from apps.core.actors import WORKER, Actor
 from apps.kernels.models import Kernel
 from apps.kernels.services import record_field_report
@@ -87,14 +88,14 @@ def record_transition(*, run_id: UUID, fencing_token: int, record: TransitionRec
     with _entry(run_id, fencing_token, record.sequence) as run:
         if run is None:
             return
-        seed = _seed(run, record)
+        seed, before = _seed(run, record, actor)
         SEED_LIFECYCLE.check(seed.state, record.target)
         seed.state = record.target
         seed.alpha = record.alpha
         if record.target in ENDED:
             seed.ended_epoch = record.epoch
         seed.save()
-        _update_slot(seed.slot, record)
+        _update_slot(seed.slot, record, actor)
         SeedTransition.objects.create(
             run=run,
             seed=seed,
@@ -113,18 +114,22 @@ def record_transition(*, run_id: UUID, fencing_token: int, record: TransitionRec
             subject=seed,
             actor=actor,
             reason=record.reason,
-            before={"state": record.source},
-            after={"state": record.target},
+            before=before,
+            after=image(seed),
             payload=asdict(record),
         )
 
 
-def _seed(run: TrainingRun, record: TransitionRecord) -> Seed:
+def _seed(run: TrainingRun, record: TransitionRecord, actor: Actor) -> tuple[Seed, dict[str, Any]]:
+    """The seed, and its image before the move: there is none of one that begins now."""
     if record.source != SeedState.DORMANT:
-        return Seed.objects.select_for_update(of=("self",)).select_related("slot").get(run=run, number=record.seed)
-    slot, _ = SeedSlot.objects.get_or_create(run=run, site=record.site)
+        seed = Seed.objects.select_for_update(of=("self",)).select_related("slot").get(run=run, number=record.seed)
+        return seed, image(seed)
+    slot, is_new = SeedSlot.objects.get_or_create(run=run, site=record.site)
+    if is_new:
+        audit.record(type="slot.changed", subject=slot, actor=actor, reason=record.reason, after=image(slot))
     kernel = Kernel.objects.filter(digest=record.kernel).order_by("id").first()
-    return Seed.objects.create(
+    seed = Seed.objects.create(
         run=run,
         slot=slot,
         number=record.seed,
@@ -134,9 +139,11 @@ def _seed(run: TrainingRun, record: TransitionRecord) -> Seed:
         kernel_name=kernel.name if kernel else "",
         germinated_epoch=record.epoch,
     )
+    return seed, {}
 
 
-def _update_slot(slot: SeedSlot, record: TransitionRecord) -> None:
+def _update_slot(slot: SeedSlot, record: TransitionRecord, actor: Actor) -> None:
+    before = image(slot)
     if record.target == SeedState.EMBARGOED:
         slot.embargoed_until_epoch = record.measured.get("until_epoch")
     elif record.target == SeedState.DORMANT:
@@ -145,7 +152,11 @@ def _update_slot(slot: SeedSlot, record: TransitionRecord) -> None:
         slot.locked = True
     else:
         return
+    after = image(slot)
+    if after == before:
+        return
     slot.save()
+    audit.record(type="slot.changed", subject=slot, actor=actor, reason=record.reason, before=before, after=after)
 
 
 def record_outcome(*, run_id: UUID, fencing_token: int, record: GraftOutcome, actor: Actor = WORKER) -> None:
@@ -157,8 +168,11 @@ def record_outcome(*, run_id: UUID, fencing_token: int, record: GraftOutcome, ac
         for name in ("sequence", "epoch", "seed", "kernel"):
             values.pop(name)
         seed = Seed.objects.select_for_update(of=("self",)).get(run=run, number=record.seed)
+        before = image(seed)
         seed.outcome = values
         seed.save(update_fields={"outcome"})
+        verdict = str(record.verdict)
+        audit.record(type="seed.outcome", subject=seed, actor=actor, reason=verdict, before=before, after=image(seed))
         kernel = Kernel.objects.filter(pk=seed.kernel_id).first() if seed.kernel_id else None
         if kernel is not None:
             record_field_report(

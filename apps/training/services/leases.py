@@ -15,6 +15,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from apps.audit import services as audit
+from apps.audit.watched import image
 from apps.core.actors import SYSTEM, WORKER, Actor
 from apps.core.errors import LeaseLost, Unavailable
 from apps.core.queue import enqueue_after_commit
@@ -121,6 +122,7 @@ def freeze_library(*, run: TrainingRun, fencing_token: int) -> list[dict[str, An
     learned = run.library_source == LibrarySource.LEARNED
     usable = list(validated if learned else validated.filter(pk__in=[kernel.pk for kernel in wanted]))
     priors = kernel_selectors.priors(usable) if learned else {}
+    before = image(run)
     run.library = [_offer(kernel, priors.get(kernel.pk, 0.0)) for kernel in usable]
     TrainingRun.objects.filter(pk=run.pk).update(library=run.library)
     hold_kernels(kernels=usable, run_id=run.pk)
@@ -129,7 +131,8 @@ def freeze_library(*, run: TrainingRun, fencing_token: int) -> list[dict[str, An
         subject=run,
         actor=WORKER,
         reason=f"{len(usable)} validated kernels",
-        payload={"digests": [kernel.digest for kernel in usable], "source": run.library_source},
+        before=before,
+        after=image(run),
     )
     return list(run.library)
 
@@ -193,7 +196,7 @@ def finish_run(
     changes: dict[str, Any] = {"failure": failure}
     if result is not None:
         changes["result"] = dict(result)
-    run = move_run(run=run, to=state, actor=actor, reason=reason, payload=result, **changes)
+    run = move_run(run=run, to=state, actor=actor, reason=reason, **changes)
     if state == RunState.COMPLETED and run.wants_control:
         create_control(run=run, actor=actor)
     if state == RunState.PAUSED and run.command == Command.CONTINUE and run.kind != RunKind.EXTERNAL:
@@ -201,10 +204,20 @@ def finish_run(
     return run
 
 
+@transaction.atomic
 def give_up_lease(*, run_id: UUID, fencing_token: int, why: str) -> None:
-    """Let the orphan scan take the run up now: its worker met a fault from outside (a dead database or store)."""
-    TrainingRun.objects.filter(pk=run_id, lease__fencing_token=fencing_token).update(failure=why)
-    RunLease.objects.filter(run_id=run_id, fencing_token=fencing_token).update(expires_at=timezone.now())
+    """Let the orphan scan take the run up now: its worker met a fault from outside (a dead database or store).
+
+    Nothing happens to a run that another worker has taken over.
+    """
+    given_up = RunLease.objects.filter(run_id=run_id, fencing_token=fencing_token).update(expires_at=timezone.now())
+    if not given_up:
+        return
+    run = TrainingRun.objects.select_for_update(of=("self",)).get(pk=run_id)
+    before = image(run)
+    run.failure = why
+    run.save(update_fields={"failure"})
+    audit.record(type="run.faulted", subject=run, actor=WORKER, reason=why, before=before, after=image(run))
 
 
 def mark_progress(*, run_id: UUID, fencing_token: int) -> None:

@@ -9,6 +9,7 @@ from django.utils import timezone
 from apps.accounts.models import Workspace, default_workspace_id
 from apps.audit import services as audit
 from apps.audit.transitions import move
+from apps.audit.watched import image
 from apps.blueprints.models import BlueprintVersion
 from apps.blueprints.services import load_starter_library
 from apps.core.actors import Actor
@@ -145,21 +146,7 @@ def _insert(run: TrainingRun, actor: Actor) -> TrainingRun:
     run.full_clean()
     run.save(force_insert=True)
     RunLease.objects.create(run=run)
-    audit.record(
-        type="run.created",
-        subject=run,
-        actor=actor,
-        after={
-            "name": run.name,
-            "kind": run.kind,
-            "task": run.task,
-            "host": run.host,
-            "seed": run.seed,
-            "state": run.state,
-            "library_source": run.library_source,
-        },
-        payload={"settings": run.settings},
-    )
+    audit.record(type="run.created", subject=run, actor=actor, after=image(run))
     return run
 
 
@@ -231,17 +218,10 @@ def _locked(run: TrainingRun) -> TrainingRun:
 def _command(run: TrainingRun, command: Command, actor: Actor, reason: str) -> TrainingRun:
     if run.command == command:
         return run
-    before = run.command
+    before = image(run)
     run.command = command
     run.save(update_fields={"command"})
-    audit.record(
-        type="run.command",
-        subject=run,
-        actor=actor,
-        reason=reason,
-        before={"command": before},
-        after={"command": command},
-    )
+    audit.record(type="run.command", subject=run, actor=actor, reason=reason, before=before, after=image(run))
     return run
 
 
