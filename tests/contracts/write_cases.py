@@ -1,0 +1,280 @@
+"""For every address that writes (API, page, admin): how to call it for real, and the event that it owes.
+
+    @write("POST /api/v1/runs/{id}/pause", "run.command")
+    def _(world: World) -> Call:
+        run = RunFactory(state=RunState.RUNNING)
+        return Call(id=run.pk, body={"reason": "lunch"})
+
+The function arranges rows and says what is sent; ``{id}`` in the path is the row's.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from apps.accounts.models import User
+from apps.accounts.roles import Role, Scope
+from apps.blueprints.lifecycle import VersionState
+from apps.kernels.lifecycle import KernelState
+from apps.morphogenesis.protocols import Command
+from apps.training.lifecycle import RunState
+from apps.training.models import RunKind, TrainingRun
+from tests.support.factories import (
+    PASSWORD,
+    BlueprintFactory,
+    BlueprintVersionFactory,
+    KernelFactory,
+    RunFactory,
+    TokenFactory,
+    UserFactory,
+    residual_spec,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Who calls."""
+
+    caller: User
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What is sent. ``by`` is who the event names, where that is not the caller. ``needs_etag``: read it first."""
+
+    id: Any = None
+    body: Mapping[str, Any] = field(default_factory=dict)
+    data: bytes = b""
+    needs_etag: bool = False
+    by: User | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    event: str
+    arrange: Callable[[World], Call]
+
+
+WRITES: dict[str, Write] = {}
+
+EXEMPT = {
+    "POST /admin/logout/": "the session's end is an event through the signal that POST /logout tests",
+    "POST /admin/login/": "leads to /login",
+}
+
+
+def write(address: str, event: str) -> Callable[[Callable[[World], Call]], Callable[[World], Call]]:
+    def register(arrange: Callable[[World], Call]) -> Callable[[World], Call]:
+        WRITES[address] = Write(event=event, arrange=arrange)
+        return arrange
+
+    return register
+
+
+SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
+GROWTH_OFF = {"task": "digits", "epochs": 1, "growth": {"enabled": False}}
+DECISION = {
+    "type": "decision", "sequence": 1, "epoch": 1, "step": 40, "action": "HOLD", "rule": "mine", "reason": "too early",
+}  # fmt: skip
+
+
+def paused_run(**values: Any) -> TrainingRun:
+    run = RunFactory(state=RunState.PAUSED, **values)
+    TrainingRun.objects.filter(pk=run.pk).update(command=Command.PAUSE)
+    return run
+
+
+# --- API: accounts and library
+
+
+@write("POST /api/v1/tokens", "access.token_issued")
+def _(world: World) -> Call:
+    return Call(body={"name": "ci", "scopes": [Scope.RUNS_READ]})
+
+
+@write("DELETE /api/v1/tokens/{id}", "access.token_revoked")
+def _(world: World) -> Call:
+    return Call(id=TokenFactory(user=world.caller).id)
+
+
+@write("PATCH /api/v1/users/{id}", "access.role_changed")
+def _(world: World) -> Call:
+    return Call(id=UserFactory().pk, body={"role": Role.CURATOR, "reason": "promoted"}, needs_etag=True)
+
+
+@write("POST /api/v1/blueprints", "blueprint.created")
+def _(world: World) -> Call:
+    return Call(body={"name": "mine", "tags": {"layer": "linear"}})
+
+
+@write("PATCH /api/v1/blueprints/{id}", "blueprint.modified")
+def _(world: World) -> Call:
+    return Call(id=BlueprintFactory().pk, body={"title": "Better", "tags": {"a": 1}}, needs_etag=True)
+
+
+@write("POST /api/v1/blueprints/{id}/versions", "blueprint.version_submitted")
+def _(world: World) -> Call:
+    return Call(id=BlueprintFactory().pk, body={"spec": residual_spec()})
+
+
+@write("POST /api/v1/kernels", "kernel.registered")
+def _(world: World) -> Call:
+    version = BlueprintVersionFactory(state=VersionState.SUBMITTED)
+    return Call(body={"blueprint": str(version.blueprint_id), "tags": {"a": 1}})
+
+
+@write("PUT /api/v1/kernels/{id}/binary", "kernel.uploaded")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(awaits_upload=True).pk, data=SAFETENSORS)
+
+
+# --- API: runs
+
+
+@write("POST /api/v1/runs", "run.created")
+def _(world: World) -> Call:
+    return Call(body={"settings": GROWTH_OFF})
+
+
+@write("POST /api/v1/runs/{id}/pause", "run.command")
+def _(world: World) -> Call:
+    return Call(id=RunFactory(state=RunState.RUNNING).pk)
+
+
+@write("POST /api/v1/runs/{id}/resume", "run.command")
+def _(world: World) -> Call:
+    return Call(id=paused_run().pk)
+
+
+@write("POST /api/v1/runs/{id}/stop", "run.command")
+def _(world: World) -> Call:
+    return Call(id=RunFactory(state=RunState.RUNNING).pk)
+
+
+@write("POST /api/v1/runs/{id}/heartbeat", "run.transition")
+def _(world: World) -> Call:
+    return Call(id=RunFactory(kind=RunKind.EXTERNAL, state=RunState.QUEUED).pk, body={"holder": "client"})
+
+
+@write("POST /api/v1/runs/{id}/events", "adaptation.decision")
+def _(world: World) -> Call:
+    run = RunFactory(kind=RunKind.EXTERNAL, state=RunState.RUNNING)
+    return Call(id=run.pk, body={"fencing_token": 0, "events": [DECISION]})
+
+
+@write("POST /api/v1/runs/{id}/finish", "run.transition")
+def _(world: World) -> Call:
+    run = RunFactory(kind=RunKind.EXTERNAL, state=RunState.RUNNING)
+    return Call(id=run.pk, body={"fencing_token": 0, "state": "COMPLETED"})
+
+
+# --- Pages
+
+
+@write("POST /runs/new", "run.created")
+def _(world: World) -> Call:
+    return Call(body={"task": "digits", "host": "mlp", "epochs": "2", "seed": "1"})
+
+
+@write("POST /runs/{id}/pause", "run.command")
+def _(world: World) -> Call:
+    return Call(id=RunFactory(state=RunState.RUNNING).pk)
+
+
+@write("POST /runs/{id}/resume", "run.command")
+def _(world: World) -> Call:
+    return Call(id=paused_run().pk)
+
+
+@write("POST /runs/{id}/stop", "run.command")
+def _(world: World) -> Call:
+    return Call(id=RunFactory(state=RunState.RUNNING).pk, body={"reason": "enough"})
+
+
+@write("POST /login", "access.login")
+def _(world: World) -> Call:
+    user = UserFactory()
+    return Call(body={"username": user.username, "password": PASSWORD}, by=user)
+
+
+@write("POST /logout", "access.logout")
+def _(world: World) -> Call:
+    return Call()
+
+
+# --- Admin: forms, and each button
+
+
+@write("POST /admin/accounts/user/add/", "access.user_created")
+def _(world: World) -> Call:
+    return Call(body={"username": "grace", "email": "grace@example.org", "role": Role.CURATOR})
+
+
+@write("POST /admin/accounts/user/{id}/role/", "access.role_changed")
+def _(world: World) -> Call:
+    return Call(id=UserFactory().pk, body={"role": Role.OPERATOR, "reason": "on call", "confirmed": "1"})
+
+
+@write("POST /admin/accounts/user/{id}/erase/", "access.person_erased")
+def _(world: World) -> Call:
+    return Call(id=UserFactory(email="x@example.org").pk, body={"reason": "asked to", "confirmed": "1"})
+
+
+@write("POST /admin/accounts/apitoken/add/", "access.token_issued")
+def _(world: World) -> Call:
+    user = UserFactory(role=Role.OPERATOR)
+    return Call(body={"user": str(user.pk), "name": "ci", "scopes": ["runs:read"], "days": "7"})
+
+
+@write("POST /admin/accounts/apitoken/{id}/revoke/", "access.token_revoked")
+def _(world: World) -> Call:
+    return Call(id=TokenFactory().id, body={"reason": "leaked", "confirmed": "1"})
+
+
+@write("POST /admin/blueprints/blueprint/add/", "blueprint.created")
+def _(world: World) -> Call:
+    return Call(body={"name": "mine", "title": "", "card": "{}", "tags": "{}"})
+
+
+@write("POST /admin/blueprints/blueprint/{id}/change/", "blueprint.modified")
+def _(world: World) -> Call:
+    return Call(id=BlueprintFactory().pk, body={"title": "T", "card": "{}", "tags": '{"a": 1}', "reason": "clearer"})
+
+
+@write("POST /admin/blueprints/blueprint/{id}/submit/", "blueprint.version_submitted")
+def _(world: World) -> Call:
+    return Call(id=BlueprintFactory().pk, body={"spec": json.dumps(residual_spec())})
+
+
+@write("POST /admin/kernels/kernel/{id}/deprecate/", "kernel.transition")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={"reason": "old", "confirmed": "1"})
+
+
+@write("POST /admin/kernels/kernel/{id}/quarantine/", "kernel.quarantined")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={"reason": "bad", "confirmed": "1"})
+
+
+@write("POST /admin/training/trainingrun/{id}/pause/", "run.command")
+def _(world: World) -> Call:
+    return Call(id=RunFactory(state=RunState.RUNNING).pk, body={"reason": "lunch", "confirmed": "1"})
+
+
+@write("POST /admin/training/trainingrun/{id}/resume/", "run.command")
+def _(world: World) -> Call:
+    return Call(id=paused_run().pk, body={"reason": "back", "confirmed": "1"})
+
+
+@write("POST /admin/training/trainingrun/{id}/stop/", "run.command")
+def _(world: World) -> Call:
+    return Call(id=RunFactory(state=RunState.RUNNING).pk, body={"reason": "enough", "confirmed": "1"})
+
+
+# --- The trail itself
+
+
+@write("POST /api/v1/audit/reports", "report.requested")
+def _(world: World) -> Call:
+    return Call(body={"kind": "access"})
