@@ -3,7 +3,8 @@
 from django_filters import rest_framework as filters
 
 from apps.audit.catalogue import EVENT_TYPES
-from apps.audit.models import AuditEvent
+from apps.audit.lifecycle import ReportKind, ReportState
+from apps.audit.models import AuditEvent, AuditReport
 from apps.core.filters import any_of
 
 
@@ -19,4 +20,13 @@ class AuditEventFilter(filters.FilterSet):
 
     class Meta:
         model = AuditEvent
+        fields: list[str] = []
+
+
+class ReportFilter(filters.FilterSet):
+    kind = any_of(ReportKind)
+    state = any_of(ReportState)
+
+    class Meta:
+        model = AuditReport
         fields: list[str] = []

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from apps.audit.models import AuditEvent, AuditPersonalValue
+from apps.audit.models import AuditEvent, AuditPerson, AuditPersonalValue
 
 
 def events_of(*, subject_type: str, subject_id: str) -> QuerySet[AuditEvent]:
@@ -19,3 +19,10 @@ def actor_names(person_ids: Iterable[UUID | None]) -> dict[UUID, str]:
         person_id__in={key for key in person_ids if key}, kind="name", value__isnull=False
     ).order_by("id")
     return {value.person_id: value.value or "" for value in values}
+
+
+def person_named(name: str) -> AuditPerson | None:
+    """Who is called so now, or was last; erased people are called nothing."""
+    values = AuditPersonalValue.objects.filter(kind__in=("name", "username"), value=name).select_related("person")
+    newest = values.order_by("-id").first()
+    return newest.person if newest is not None else None

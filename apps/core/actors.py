@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 
@@ -25,3 +26,16 @@ class Actor:
 
 SYSTEM = Actor(kind=ActorKind.SYSTEM, name="system")
 WORKER = Actor(kind=ActorKind.WORKER, name="worker")
+
+
+def actor_of(request: Any) -> Actor:
+    """The authenticated user or token behind a Django or DRF request. A token is what narrows its user's scopes."""
+    auth = getattr(request, "auth", None)
+    token = auth if hasattr(auth, "effective_scopes") else None
+    return Actor(
+        kind=ActorKind.TOKEN if token is not None else ActorKind.USER,
+        id=request.user.pk,
+        name=request.user.get_username(),
+        token_id=str(token.id) if token is not None else "",
+        address=request.META.get("REMOTE_ADDR") or "",
+    )

@@ -204,6 +204,8 @@ SPECTACULAR_SETTINGS = {
         "KernelState": "apps.kernels.lifecycle.KernelState",
         "VersionState": "apps.blueprints.lifecycle.VersionState",
         "CheckpointState": "apps.checkpoints.lifecycle.CheckpointState",
+        "ReportKind": "apps.audit.api.reports.KINDS",
+        "ReportState": "apps.audit.lifecycle.ReportState",
     },
     "APPEND_COMPONENTS": {
         "securitySchemes": {

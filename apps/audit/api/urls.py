@@ -1,6 +1,6 @@
 from django.urls import path
 
-from apps.audit.api import proofs, views
+from apps.audit.api import proofs, reports, views
 
 urlpatterns = [
     path("audit/events", views.AuditEventListView.as_view()),
@@ -10,4 +10,9 @@ urlpatterns = [
     path("audit/checkpoints", proofs.CheckpointNoteListView.as_view()),
     path("audit/keys", proofs.KeyListView.as_view()),
     path("audit/verifier", proofs.VerifierView.as_view()),
+    path("audit/reports", reports.ReportListView.as_view()),
+    path("audit/reports/<uuid:id>", reports.ReportView.as_view()),
+    path("audit/reports/<uuid:id>/content", reports.ReportContentView.as_view()),
+    path("audit/reports/<uuid:id>/note", reports.ReportNoteView.as_view()),
+    path("audit/reports/<uuid:id>/reproduce", reports.ReproduceView.as_view()),
 ]
