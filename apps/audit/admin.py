@@ -5,19 +5,23 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
 from apps.audit.canonical import leaf_digest
 from apps.audit.catalogue import EVENT_TYPES
-from apps.audit.models import AuditEvent, AuditPerson, AuditPersonalValue
+from apps.audit.lifecycle import ReportKind, ReportState
+from apps.audit.models import AuditEvent, AuditPerson, AuditPersonalValue, AuditReport
 from apps.audit.services import LEAF_COLUMNS
 from apps.core.actors import ActorKind
 from apps.core.admin import ScopedAdmin
-from apps.core.admin_display import link_to, state_column
+from apps.core.admin_display import EMPTY, link_to, number, short, state_column
 
 OUTCOMES = {"success": "success", "refused": "warning", "failure": "danger"}
+REPORT_LABELS = {ReportState.QUEUED: "info", ReportState.READY: "success", ReportState.FAILED: "danger"}
 
 
 class TypeFilter(admin.SimpleListFilter):
@@ -108,3 +112,63 @@ class AuditEventAdmin(ScopedAdmin):
     @display(description="leaf fits the row", boolean=True)
     def leaf_is_right(self, event: AuditEvent) -> bool:
         return leaf_digest({name: getattr(event, name) for name in LEAF_COLUMNS}) == bytes(event.leaf)
+
+
+class ReportKindFilter(admin.SimpleListFilter):
+    title = "question"
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(str(kind), str(kind)) for kind in ReportKind]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AuditReport]) -> QuerySet[AuditReport]:
+        return queryset.filter(kind=self.value()) if self.value() else queryset
+
+
+@admin.register(AuditReport)
+class AuditReportAdmin(ScopedAdmin):
+    """Asked for on the page *Audit > Reports*; here they are looked up."""
+
+    read_scope = "audit:read"
+    subject_type = "report"
+
+    list_display = ["kind", "state_label", "as_of", "tree_size", "row_count", "requester", "created_at", "downloads"]
+    list_filter = [ReportKindFilter, ("as_of", RangeDateTimeFilter)]
+    search_fields = ["id__exact", "sha256__exact"]
+    search_help_text = "A whole id or a whole sha256"
+    fieldsets = [
+        (None, {"fields": ["kind", "state_label", "parameters", "as_of", "requester", "failure", "downloads"]}),
+        ("What was signed", {"fields": ["tree_size", "root_hex", "row_count", "sha256", "name", "note"]}),
+        ("Times", {"fields": ["created_at", "finished_at", "id"]}),
+    ]
+
+    state_label = state_column(REPORT_LABELS)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AuditReport]:
+        names = AuditPersonalValue.objects.filter(person_id=OuterRef("requested_by"), kind="name", value__isnull=False)
+        return (
+            super().get_queryset(request).annotate(requester_name=Subquery(names.order_by("-id").values("value")[:1]))
+        )
+
+    @display(description="asked by")
+    def requester(self, report: Any) -> str:
+        return report.requester_name or ("user (erased)" if report.requested_by else "system")
+
+    @display(description="events", ordering="size")
+    def tree_size(self, report: AuditReport) -> str:
+        return number(report.size, ",")
+
+    @display(description="rows", ordering="rows")
+    def row_count(self, report: AuditReport) -> str:
+        return number(report.rows, ",") if report.state == ReportState.READY else EMPTY
+
+    @display(description="root")
+    def root_hex(self, report: AuditReport) -> str | SafeString:
+        return short(bytes(report.root).hex() if report.root else None)
+
+    @display(description="downloads")
+    def downloads(self, report: AuditReport) -> str | SafeString:
+        if report.state != ReportState.READY:
+            return EMPTY
+        path = f"/api/v1/audit/reports/{report.pk}"
+        return format_html('<a href="{}/content">content</a> · <a href="{}/note">signed note</a>', path, path)

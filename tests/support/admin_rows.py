@@ -9,7 +9,7 @@ from django.db.models import Model
 from django.urls import URLPattern, URLResolver, reverse
 
 from apps.accounts.models import Workspace
-from apps.audit.services import record
+from apps.audit.services import record, request_report
 from apps.core.actors import SYSTEM
 from apps.kernels.lifecycle import KernelState
 from apps.training.lifecycle import RunState
@@ -37,6 +37,7 @@ def make_rows() -> dict[str, Model]:
         factories.SeedTransitionFactory(seed=seed),
         factories.DecisionFactory(run=run),
         factories.EpochMetricFactory(run=run),
+        request_report(kind="access", parameters={}, actor=SYSTEM),
         record(type="run.created", subject=run, actor=SYSTEM, after={"state": "QUEUED"}),
     ]
     return {row._meta.label_lower: row for row in rows}
