@@ -200,7 +200,7 @@ def _differences(
     else:
         there, uncompared = _as_told(row, people)
         found.erased += bool(uncompared)
-        wanted = dict(told.state) if began_before else _untold(type(row)) | told.state
+        wanted = told.state if began_before else _untold(type(row), told.state) | told.state
         for name in sorted(wanted.keys() & there.keys() - uncompared):
             if not _is_same(wanted[name], there[name]):
                 events = _shown(wanted[name]) if name in told.state else ""
@@ -245,9 +245,9 @@ def _people(rows: Iterable[Model]) -> dict[UUID, Pseudonym]:
     }
 
 
-def _untold(model: type[Model]) -> dict[str, Any]:
+def _untold(model: type[Model], told: Mapping[str, Any]) -> dict[str, Any]:
     """What a column holds that no event has told of: its default, as in a row that is older than the column."""
-    return {column.attname: plain(column.get_default()) for column in columns(model)}
+    return {column.attname: plain(column.get_default()) for column in columns(model) if column.attname not in told}
 
 
 # --- Values

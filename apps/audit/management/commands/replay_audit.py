@@ -38,7 +38,19 @@ class Command(BaseCommand):
 
     def _print(self, found: Comparison, *, as_json: bool) -> None:
         if as_json:
-            self.stdout.write(json.dumps({**asdict(found), "equal": found.is_equal}))
+            counts = {"subjects": dict(found.subjects), "archived": dict(found.archived), "erased": found.erased}
+            self.stdout.write(
+                json.dumps(
+                    {
+                        **counts,
+                        "equal": found.is_equal,
+                        "differences_count": found.differences_count,
+                        "differences": [asdict(difference) for difference in found.differences],
+                        "events": found.events,
+                        "seconds": round(found.seconds, 3),
+                    }
+                )
+            )
             return
         for difference in found.differences:
             self.stdout.write(f"DIFFERENT {difference}")

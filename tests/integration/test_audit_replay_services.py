@@ -1,0 +1,161 @@
+"""What the services do to every kind of asset, replayed: their events are the rows."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+from apps.accounts import services as accounts
+from apps.accounts.models import User
+from apps.accounts.roles import Role, Scope
+from apps.audit import services as audit
+from apps.audit.projections import state_of
+from apps.audit.replay import replay, subject_models
+from apps.blueprints import services as blueprints
+from apps.checkpoints import services as checkpoints
+from apps.core.actors import SYSTEM
+from apps.kernels import services as kernels
+from apps.kernels.lifecycle import KernelState
+from apps.kernels.models import Kernel
+from apps.morphogenesis.lifecycle import Gate, SeedState
+from apps.morphogenesis.protocols import Action, DecisionRecord, GraftOutcome, TransitionRecord
+from apps.training import services as training
+from apps.training.lifecycle import RunState
+from apps.training.models import TrainingRun
+from tests.support.audit import own_home
+from tests.support.factories import residual_spec
+
+__all__ = ["own_home"]
+pytestmark = pytest.mark.usefixtures("committed_db", "home")
+
+SETTINGS = {"task": "digits", "host": "mlp", "epochs": 4, "growth": {"enabled": False}}
+OUTCOME = {
+    "site": "hidden.0",
+    "verdict": SeedState.FOSSILIZED,
+    "parameters": 300,
+    "train_flops": 10**16,
+    "loss_before": 0.1 + 0.2,
+    "loss_after": 1e-17,
+    "contribution": 0.05,
+    "contribution_low": None,
+    "contribution_high": 1e22,
+    "rent": 0.0,
+    "accuracy_difference": -0.0,
+    "mcnemar_p": 0.04,
+}
+
+
+def people() -> User:
+    accounts.create_first_admin(actor=SYSTEM)
+    user, _ = accounts.create_user(username="ada", email="ada@example.org", role=Role.CURATOR, actor=SYSTEM)
+    user = accounts.set_role(user=user, role=Role.ADMIN, reason="promoted", actor=SYSTEM)
+    accounts.issue_token(user=user, name="kept", scopes=[Scope.RUNS_READ], actor=SYSTEM)
+    lost, _ = accounts.issue_token(user=user, name="lost", scopes=[Scope.RUNS_READ], actor=SYSTEM, lifetime=None)
+    accounts.revoke_token(token=lost, actor=SYSTEM, reason="lost")
+    accounts.record_login(user=user, actor=SYSTEM)
+    return user
+
+
+def library() -> Kernel:
+    """A kernel that was built and validated in the sandbox, beside an uploaded one that was rejected."""
+    blueprint = blueprints.create_blueprint(name="mine", title="First", tags={"width": 1.5}, actor=SYSTEM)
+    blueprint = blueprints.update_blueprint(blueprint=blueprint, title="Second", tags={"width": [True]}, actor=SYSTEM)
+    version = blueprints.submit_version(blueprint=blueprint, spec=residual_spec(), actor=SYSTEM)
+    kernel = kernels.register_kernel(version=version, actor=SYSTEM, tags={"a": 1e16})
+    kernel = kernels.process_kernel(kernel=kernel, actor=SYSTEM)
+    assert kernel.state == KernelState.VALIDATED
+    other = kernels.register_kernel(version=version, bindings={"D": 4, "H": 4}, awaits_upload=True, actor=SYSTEM)
+    kernels.upload_binary(kernel=other, data=b"not an artefact", actor=SYSTEM)
+    kernels.process_kernel(kernel=other, actor=SYSTEM)
+    return kernel
+
+
+def transition(kernel: Kernel, sequence: int, source: SeedState, target: SeedState, **values: Any) -> TransitionRecord:
+    values = {"seed": 1, "site": "hidden.0", "operator": "residual", "kernel": kernel.digest, "gate": Gate.G0} | values
+    return TransitionRecord(
+        sequence=sequence, epoch=1, step=10, source=source, target=target, reason="measured", alpha=0.1, **values
+    )
+
+
+def growth(kernel: Kernel) -> TrainingRun:
+    """A run that germinated a seed, stored two snapshots, paused, went on and ended."""
+    run = training.create_run(settings=SETTINGS, actor=SYSTEM)
+    training.claim_run(run_id=run.pk, holder="worker-1")
+    training.freeze_library(run=run, fencing_token=1)
+    at = {"run_id": run.pk, "fencing_token": 1}
+    decision = DecisionRecord(sequence=1, epoch=1, step=40, action=Action.HOLD, rule="window", reason="too early")
+    training.record_decision(**at, record=decision)
+    moves = [SeedState.DORMANT, SeedState.GERMINATED, SeedState.TRAINING]
+    for number, (source, target) in enumerate(pairwise(moves), start=2):
+        training.record_transition(**at, record=transition(kernel, number, source, target))
+    training.record_outcome(
+        **at, record=GraftOutcome(sequence=9, epoch=3, seed=1, kernel=kernel.digest or "", **OUTCOME)
+    )
+    for step in (40, 80):
+        checkpoints.save_snapshot(
+            **at,
+            workspace_id=run.workspace_id,
+            epoch=1,
+            step=step,
+            tensors=b"tensors",
+            state={"epoch": 1},
+            actor=SYSTEM,
+            guard=lambda: None,
+        )
+    checkpoints.expire_old(run_id=run.pk, actor=SYSTEM, keep=1)
+    training.pause_run(run=run, actor=SYSTEM)
+    training.finish_run(**at, state=RunState.PAUSED, reason="asked to")
+    training.resume_run(run=run, actor=SYSTEM)
+    training.claim_run(run_id=run.pk, holder="worker-2")
+    training.finish_run(
+        run_id=run.pk, fencing_token=2, state=RunState.FAILED, reason="the loss diverged", failure="nan"
+    )
+    return run
+
+
+def test_the_events_of_every_kind_of_asset_are_its_rows() -> None:
+    people()
+    kernel = library()
+    growth(kernel)
+    kernels.deprecate_kernel(kernel=kernel, reason="old", actor=SYSTEM)
+
+    unsealed = replay()
+    audit.seal()
+    sealed = replay()
+
+    assert list(map(str, unsealed.differences)) == []
+    assert list(map(str, sealed.differences)) == []
+    assert unsealed.subjects == sealed.subjects
+    assert set(sealed.subjects) == set(subject_models()) - {"report"}
+
+
+def test_what_was_rolled_back_is_in_neither() -> None:
+    accounts.create_first_admin(actor=SYSTEM)
+    with transaction.atomic():
+        blueprints.create_blueprint(name="mine", actor=SYSTEM)
+        transaction.set_rollback(True)
+
+    assert replay().is_equal
+
+
+def test_a_person_who_was_erased_is_counted_and_their_account_is_compared() -> None:
+    user = people()
+    accounts.erase_person(user=user, actor=SYSTEM, reason="they asked")
+
+    found = replay()
+
+    assert found.differences == []
+    assert found.erased == 1
+
+
+def test_a_revoked_token_is_gone_in_both() -> None:
+    user = people()
+    token, _ = accounts.issue_token(user=user, name="ci", scopes=[Scope.RUNS_READ], actor=SYSTEM)
+    accounts.revoke_token(token=token, actor=SYSTEM)
+
+    past = state_of("token", str(token.id))
+
+    assert past is not None
+    assert not past.exists
+    assert replay(kinds=["token"]).is_equal
