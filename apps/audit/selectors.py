@@ -26,3 +26,8 @@ def person_named(name: str) -> AuditPerson | None:
     values = AuditPersonalValue.objects.filter(kind__in=("name", "username"), value=name).select_related("person")
     newest = values.order_by("-id").first()
     return newest.person if newest is not None else None
+
+
+def person_of(user_id: UUID) -> AuditPerson | None:
+    """Who stands behind the events of a user; None before the first."""
+    return AuditPerson.objects.filter(user_id=user_id).first()

@@ -22,6 +22,17 @@ def _bounded(name: str, **options: Any) -> forms.IntegerField:
     return forms.IntegerField(min_value=LIMITS[name]["low"], max_value=LIMITS[name]["high"], **options)
 
 
+def point_to_notes(form: forms.Form) -> None:
+    """Tie each field to its error and its help text, for those who hear the page."""
+    for name, field in form.fields.items():
+        described = [f"id_{name}_help"] if field.help_text else []
+        if form.is_bound and name in form.errors:
+            field.widget.attrs["aria-invalid"] = "true"
+            described.insert(0, f"id_{name}_error")
+        if described:
+            field.widget.attrs["aria-describedby"] = " ".join(described)
+
+
 class StartRunForm(forms.Form):
     """What a person chooses; everything else takes the recipe of the task and host."""
 
@@ -44,13 +55,7 @@ class StartRunForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name, field in self.fields.items():
-            described = [f"id_{name}_help"] if field.help_text else []
-            if self.is_bound and name in self.errors:
-                field.widget.attrs["aria-invalid"] = "true"
-                described.insert(0, f"id_{name}_error")
-            if described:
-                field.widget.attrs["aria-describedby"] = " ".join(described)
+        point_to_notes(self)
 
     def settings(self) -> dict[str, Any]:
         """What ``RunSettings.from_mapping`` reads; a missing ``epochs`` is the recipe's."""

@@ -5,6 +5,7 @@ A state is never shown by colour alone: ``word`` stands beside ``icon``, a symbo
 
 from dataclasses import dataclass
 
+from apps.audit.lifecycle import ReportState
 from apps.checkpoints.lifecycle import CheckpointState
 from apps.kernels.lifecycle import KernelState
 from apps.morphogenesis.lifecycle import SeedState
@@ -66,14 +67,21 @@ CHECKPOINT_LOOKS: dict[str, Look] = {
     CheckpointState.QUARANTINED: Look("quarantined", "cross", "bad", "its bytes are not what their digest says"),
 }
 
+REPORT_LOOKS: dict[str, Look] = {
+    ReportState.QUEUED: Look("being written", "clock", "active", "waits for its turn, or for something that is away"),
+    ReportState.READY: Look("signed", "check", "good", "stored and signed: it never changes"),
+    ReportState.FAILED: Look("failed", "cross", "bad", "what it needs stayed away: ask again"),
+}
+
 LOOKS: dict[str, dict[str, Look]] = {
     "run": RUN_LOOKS,
     "seed": SEED_LOOKS,
     "kernel": KERNEL_LOOKS,
     "checkpoint": CHECKPOINT_LOOKS,
+    "report": REPORT_LOOKS,
 }
 
 
 def look(kind: str, state: str) -> Look:
-    """How ``state`` of a ``kind`` (run, seed, kernel, checkpoint) looks; an unknown one shows as it is spelled."""
+    """How ``state`` of a ``kind`` (a key of ``LOOKS``) looks; an unknown one shows as it is spelled."""
     return LOOKS[kind].get(state) or Look(state.lower().replace("_", " "), "dot", "waiting", "")

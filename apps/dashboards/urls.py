@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.dashboards.views import audit, checkpoints, fleet, library, live, run, runs, search, session
+from apps.dashboards.views import audit, checkpoints, fleet, library, live, reports, run, runs, search, session
 
 app_name = "dashboards"
 
@@ -26,4 +26,7 @@ urlpatterns = [
     path("checkpoints", checkpoints.listing, name="checkpoints"),
     path("fleet", fleet.overview, name="fleet"),
     path("audit", audit.listing, name="audit"),
+    path("audit/reports", reports.listing, name="reports"),
+    path("audit/reports/<uuid:report_id>/reproduce", reports.reproduce, name="report-reproduce"),
+    path("library/kernels/<uuid:kernel_id>/statement", reports.statement, name="kernel-statement"),
 ]

@@ -13,13 +13,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.db import transaction
+
 from apps.accounts.models import User
 from apps.accounts.roles import Role, Scope
+from apps.audit import services as audit
+from apps.audit.models import AuditReport
+from apps.audit.watched import image
 from apps.blueprints.lifecycle import VersionState
+from apps.core.actors import SYSTEM
 from apps.kernels.lifecycle import KernelState
 from apps.morphogenesis.protocols import Command
 from apps.training.lifecycle import RunState
 from apps.training.models import RunKind, TrainingRun
+from tests.contracts.audit_cases import report_of_an_empty_trail
 from tests.support.factories import (
     PASSWORD,
     BlueprintFactory,
@@ -278,3 +285,30 @@ def _(world: World) -> Call:
 @write("POST /api/v1/audit/reports", "report.requested")
 def _(world: World) -> Call:
     return Call(body={"kind": "access"})
+
+
+@write("POST /api/v1/audit/reports/{id}/reproduce", "report.reproduced")
+def _(world: World) -> Call:
+    return Call(id=written_report().pk)
+
+
+@write("POST /audit/reports", "report.requested")
+def _(world: World) -> Call:
+    return Call(body={"kind": "access"})
+
+
+@write("POST /audit/reports/{id}/reproduce", "report.reproduced")
+def _(world: World) -> Call:
+    return Call(id=written_report().pk)
+
+
+@write("POST /library/kernels/{id}/statement", "report.requested")
+def _(world: World) -> Call:
+    kernel = KernelFactory()
+    with transaction.atomic():
+        audit.record(type="kernel.registered", subject=kernel, actor=SYSTEM, after=image(kernel))
+    return Call(id=kernel.pk)
+
+
+def written_report() -> AuditReport:
+    return audit.write_report(report=report_of_an_empty_trail(SYSTEM))

@@ -1,8 +1,11 @@
 """Every page at two widths and in both themes: readable for all, still while it loads, silent on the console."""
 
 import pytest
+from django.db import transaction
 from playwright.sync_api import expect
 
+from apps.audit import services as audit
+from apps.audit.watched import image
 from apps.blueprints.models import BlueprintVersion
 from apps.blueprints.services import load_starter_library
 from apps.core.actors import SYSTEM
@@ -33,6 +36,7 @@ def paths(live_site: str) -> dict[str, str]:
     make_run(name="spirals-paused", task="spirals", state=RunState.PAUSED, done=14, gap=range(5, 8))
     make_run(name="digits-failed", state=RunState.FAILED, done=6, failure="its workers were lost 6 times")
     kernel = make_kernel()
+    make_reports(kernel)
     return {
         "runs": "/runs",
         "runs-none": "/runs?state=RECOVERING",
@@ -46,8 +50,18 @@ def paths(live_site: str) -> dict[str, str]:
         "checkpoints": "/checkpoints",
         "fleet": "/fleet",
         "audit": "/audit",
+        "reports": "/audit/reports",
+        "reports-asking": "/audit/reports?ask=change",
         "search": "/search?q=digits",
     }
+
+
+def make_reports(kernel: Kernel) -> None:
+    """A signed one, and one that waits."""
+    with transaction.atomic():
+        audit.record(type="kernel.registered", subject=kernel, actor=SYSTEM, after=image(kernel))
+    audit.write_report(report=audit.request_report(kind="access", parameters={}, actor=SYSTEM))
+    audit.request_report(kind="provenance", parameters={"kernel": str(kernel.pk)}, actor=SYSTEM)
 
 
 def make_kernel() -> Kernel:

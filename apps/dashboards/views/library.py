@@ -6,7 +6,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from apps.accounts.roles import Scope
-from apps.dashboards.access import page
+from apps.dashboards.access import page, viewer
 from apps.dashboards.chips import toggle
 from apps.dashboards.selectors import library as selectors
 from apps.dashboards.stages import KERNEL_LOOKS
@@ -35,4 +35,7 @@ def kernel(request: HttpRequest, kernel_id: UUID) -> HttpResponse:
     portrait = selectors.portrait(kernel_id)
     if portrait is None:
         raise Http404
-    return render(request, "library/kernel.html", {"portrait": portrait, "kernel": portrait.kernel})
+    may_audit = viewer(request).has_scope(Scope.AUDIT_READ)
+    return render(
+        request, "library/kernel.html", {"portrait": portrait, "kernel": portrait.kernel, "may_audit": may_audit}
+    )
