@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """``subject`` is the kind of thing the event is about; ``sentence`` reads it to a person."""
+    """``subject`` is the kind of thing the event is about ("": any kind); ``sentence`` reads it to a person."""
 
     name: str
     subject: str
@@ -61,6 +61,8 @@ EVENT_TYPES: dict[str, EventType] = {
         EventType("audit.partition_archived", "partition", "archived and detached the partition"),
         EventType("audit.key_rotated", "key", "rotated the signing key to"),
         EventType("audit.key_replaced", "key", "replaced the lost signing key by"),
+        EventType("audit.unattributed", "", "found that no event tells of a change of"),
+        EventType("alert.unattributed", "", "found that no event tells of a change of"),
         EventType("audit.verified", "trail", "verified the trail"),
         EventType("report.requested", "report", "asked for the report"),
         EventType("report.begun", "report", "chose the checkpoint that answers the report"),
