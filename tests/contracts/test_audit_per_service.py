@@ -4,6 +4,7 @@ The list of services is generated from the modules `apps.*.services`; each has a
 with its reason. For each case, the real call on real rows:
 
 - adds the event that the case names, about its subject, by the acting user;
+- adds events that tell what became of every watched row, column by column: their fold is the row;
 - leaves neither write nor event when the transaction around it rolls back;
 - writes nothing at all when the event cannot be recorded.
 """
@@ -19,13 +20,15 @@ import pytest
 from django.db import transaction
 
 import apps
+from apps.accounts import services as accounts
 from apps.accounts.models import User
 from apps.accounts.roles import Role
 from apps.audit import services as audit
 from apps.audit.models import AuditEvent, AuditPerson
+from apps.audit.watched import Personal, image
 from apps.core.actors import Actor, ActorKind
 from tests.contracts.audit_cases import CASES, EXEMPT, Arranged, Case
-from tests.support import tables
+from tests.support import story, tables
 from tests.support.factories import UserFactory
 
 pytestmark = pytest.mark.django_db
@@ -101,11 +104,13 @@ def check_event(case: Case, arranged: Arranged, actor: Actor) -> None:
     """Call in a transaction that is rolled back; the event must be there before, and gone after.
 
     Raises:
-        AssertionError: the event is missing, about something else or by somebody else, or it outlives its write.
+        AssertionError: the event is missing, about something else or by somebody else, or it outlives its write; or
+            the events tell otherwise of a watched row than it is.
     """
     call, subject = arranged
     before_ids, before_tables = event_ids(), tables.digests()
     with transaction.atomic():
+        rows = story.snapshot()
         result = call()
         row = subject(result) if callable(subject) else subject
         wanted = (case.event, str(row.id))
@@ -113,6 +118,7 @@ def check_event(case: Case, arranged: Arranged, actor: Actor) -> None:
         assert events, f"no {wanted} among {[(event.type, event.subject_id) for event in new_events(before_ids)]}"
         for event in events:
             assert_by(event, case, actor)
+        assert story.untold(rows, story.snapshot(), new_events(before_ids)) == []
         transaction.set_rollback(True)
     assert new_events(before_ids) == []
     assert tables.digests() == before_tables
@@ -210,6 +216,48 @@ class TestPlantedOffenders:
 
         with pytest.raises(AssertionError):
             check_event(case, self.arranged(disguised, user, actor), actor)
+
+    def test_an_event_that_leaves_a_column_out_is_found(self, case: Case, user: User, actor: Actor) -> None:
+        @transaction.atomic
+        def discreet(*, user: User, actor: Actor) -> None:
+            before = image(user)
+            User.objects.filter(pk=user.pk).update(role=Role.ADMIN, is_superuser=True)
+            after = {**before, "role": Role.ADMIN}
+            audit.record(type="access.role_changed", subject=user, actor=actor, before=before, after=after)
+
+        with pytest.raises(AssertionError, match="is_superuser is True, and its events say False"):
+            check_event(case, self.arranged(discreet, user, actor), actor)
+
+    def test_an_event_that_tells_a_wrong_value_is_found(self, case: Case, user: User, actor: Actor) -> None:
+        @transaction.atomic
+        def lying(*, user: User, actor: Actor) -> None:
+            before = image(user)
+            User.objects.filter(pk=user.pk).update(role=Role.ADMIN)
+            after = {**before, "role": Role.CURATOR}
+            audit.record(type="access.role_changed", subject=user, actor=actor, before=before, after=after)
+
+        with pytest.raises(AssertionError, match="role is 'admin', and its events say 'curator'"):
+            check_event(case, self.arranged(lying, user, actor), actor)
+
+    def test_a_change_of_another_row_that_no_event_tells_is_found(self, case: Case, user: User, actor: Actor) -> None:
+        @transaction.atomic
+        def greedy(*, user: User, actor: Actor) -> None:
+            accounts.set_role(user=user, role=Role.CURATOR, reason="promoted", actor=actor)
+            User.objects.filter(pk=actor.id).update(is_superuser=True)
+
+        with pytest.raises(AssertionError, match=f"user {actor.id}: is_superuser"):
+            check_event(case, self.arranged(greedy, user, actor), actor)
+
+    def test_a_name_that_is_told_wrong_is_found_by_its_digest(self, case: Case, user: User, actor: Actor) -> None:
+        @transaction.atomic
+        def renaming(*, user: User, actor: Actor) -> None:
+            before = image(user)
+            User.objects.filter(pk=user.pk).update(email="mallory@example.org")
+            after = {**before, "email": Personal(user_id=user.pk, kind="email", value="ada@example.org")}
+            audit.record(type="access.role_changed", subject=user, actor=actor, before=before, after=after)
+
+        with pytest.raises(AssertionError, match="email is 'hmac:"):
+            check_event(case, self.arranged(renaming, user, actor), actor)
 
     def test_a_write_that_does_not_wait_for_its_event_is_found(
         self, case: Case, user: User, actor: Actor, monkeypatch: pytest.MonkeyPatch
