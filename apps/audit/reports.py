@@ -159,13 +159,11 @@ def _is_of(event: Event, parameters: Parameters) -> bool:
 def change(read: Read, parameters: Parameters) -> Iterator[Row]:
     """Every event that changed an asset."""
     counts: Counter[str] = Counter()
-    subjects: set[tuple[str, str]] = set()
     for event in read(_within(parameters, ("*",))):
         if event["diff"] and parameters.get("person") in {None, event["actor_id"]}:
             counts[event["subject_type"]] += 1
-            subjects.add((event["subject_type"], event["subject_id"]))
             yield event_row(event, diff=True)
-    yield {"summary": {"changes": dict(sorted(counts.items())), "assets": len(subjects)}}
+    yield {"summary": {"changes": dict(sorted(counts.items()))}}
 
 
 # --- retention: what was let go
