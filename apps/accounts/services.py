@@ -174,6 +174,19 @@ def record_logout(*, user: User, actor: Actor) -> None:
 
 
 @transaction.atomic
+def record_refused_access(*, user: User, method: str, route: str, reason: str, actor: Actor) -> None:
+    """Somebody known asked for what their role or token does not allow."""
+    audit.record(
+        type="access.refused",
+        subject=user,
+        actor=actor,
+        outcome="refused",
+        reason=reason,
+        payload={"method": method, "route": route},
+    )
+
+
+@transaction.atomic
 def record_refused_login(*, username: str, address: str) -> None:
     """Somebody gave a wrong name or password. The event's actor is who they claimed to be.
 

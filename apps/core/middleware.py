@@ -162,5 +162,5 @@ class ServiceErrors:
         problem = problems.problem_of(error)
         if problem is None:
             return None
-        problems.note(problem, error)
+        problems.note(problem, error, request)
         return problems.answer(request, problem)

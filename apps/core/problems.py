@@ -25,6 +25,7 @@ from rest_framework import exceptions as drf
 
 from apps.core import context
 from apps.core.errors import FieldError, ServiceError
+from apps.core.signals import access_refused
 
 log = structlog.get_logger(__name__)
 
@@ -268,14 +269,16 @@ def exception_handler(error: Exception, view_context: Mapping[str, Any]) -> Http
     problem = problem_of(error)
     if problem is None:
         return None
-    note(problem, error)
+    note(problem, error, view_context.get("request"))
     return problem.response()
 
 
-def note(problem: Problem, error: BaseException | None) -> None:
-    """A 5xx that is not a fault of ours still belongs in the log, without a traceback."""
+def note(problem: Problem, error: BaseException | None, request: Any) -> None:
+    """A 5xx that is not a fault of ours still belongs in the log, without a traceback; a 403 in the audit trail."""
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request_failed", status=problem.status, code=problem.code, error=str(error))
+    elif problem.status == HTTPStatus.FORBIDDEN:
+        access_refused.send_robust(sender=None, request=request, detail=problem.detail)
 
 
 def is_api(request: HttpRequest) -> bool:
@@ -297,7 +300,9 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return answer(request, problem_of(exception) or _plain(HTTPStatus.FORBIDDEN))
+    problem = problem_of(exception) or _plain(HTTPStatus.FORBIDDEN)
+    note(problem, exception, request)
+    return answer(request, problem)
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -37,6 +37,8 @@ class CompileOutcome:
     reason: str = ""
     stage: str = ""
     report: Mapping[str, Any] = field(default_factory=dict)
+    exceeded: str = ""
+    """The limit of the sandbox that it went over, if that was its fault."""
 
 
 def compile(spec: Mapping[str, Any], *, seed: int = 0, limits: Limits | None = None) -> CompileOutcome:
@@ -69,7 +71,9 @@ def _compile(sandbox: Sandbox, job: CompileJob) -> CompileOutcome:
         return CompileOutcome(reason=f"{error.pointer}: {error}" if error.pointer else str(error), stage="parse")
     outcome = sandbox.run({"kind": "compile", "spec": spec, "seed": job.seed})
     if isinstance(outcome, Rejected):
-        return CompileOutcome(reason=outcome.reason, stage=outcome.stage, report=outcome.report)
+        return CompileOutcome(
+            reason=outcome.reason, stage=outcome.stage, report=outcome.report, exceeded=outcome.exceeded
+        )
     return _verified(outcome, spec)
 
 

@@ -67,11 +67,15 @@ class Passed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """The job's subject is at fault; trying again gives the same. ``reason`` is a sentence for people."""
+    """The job's subject is at fault; trying again gives the same. ``reason`` is a sentence for people.
+
+    ``exceeded`` names the limit (a field of ``Limits``) that it went over, if that was its fault.
+    """
 
     reason: str
     stage: str
     report: Mapping[str, Any] = field(default_factory=dict)
+    exceeded: str = ""
 
 
 Outcome = Passed | Rejected
@@ -196,7 +200,8 @@ class _Child:
                     case _:
                         raise ProtocolBroken("it sent an unknown event")
         except TimeoutError:
-            return Rejected(reason=f"did not finish within {self._limits.wall_s:g} seconds", stage=stage), False
+            reason = f"did not finish within {self._limits.wall_s:g} seconds"
+            return Rejected(reason=reason, stage=stage, exceeded="wall_s"), False
         except ProtocolBroken as error:
             return Rejected(reason=f"broke the sandbox's protocol: {error}", stage=stage), False
         except PipeClosed:
@@ -234,7 +239,8 @@ class _Child:
 
     def _rejected(self, message: Mapping[str, Any]) -> Rejected:
         reason, stage = _field(message, "reason", str), _field(message, "stage", str)
-        return Rejected(reason=reason[:_REASON_KEPT], stage=stage, report=self._report(message))
+        exceeded = "memory_bytes" if reason == OUT_OF_MEMORY else ""
+        return Rejected(reason=reason[:_REASON_KEPT], stage=stage, report=self._report(message), exceeded=exceeded)
 
     def _post_mortem(self, stage: str) -> Rejected:
         """The child is gone in the middle of a job: the job's doing, unless someone outside killed it.
@@ -251,10 +257,12 @@ class _Child:
                 f"the sandbox was killed from outside in stage {stage!r} (is the machine out of memory?)"
             )
         if status == -signal.SIGXCPU:
-            return Rejected(reason=f"used more than {self._limits.cpu_s} seconds of CPU time", stage=stage)
+            reason = f"used more than {self._limits.cpu_s} seconds of CPU time"
+            return Rejected(reason=reason, stage=stage, exceeded="cpu_s")
         end = signal.Signals(-status).name if status < 0 else f"status {status}"
-        reason = OUT_OF_MEMORY if tells_of_memory(self._printed()) else f"crashed the sandbox ({end})"
-        return Rejected(reason=reason, stage=stage)
+        if tells_of_memory(self._printed()):
+            return Rejected(reason=OUT_OF_MEMORY, stage=stage, exceeded="memory_bytes")
+        return Rejected(reason=f"crashed the sandbox ({end})", stage=stage)
 
     def _kill(self) -> None:
         """End the process group. The child leads it and is not yet reaped, so the id cannot be someone else's."""

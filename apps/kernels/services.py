@@ -27,6 +27,7 @@ from apps.kernels import compiler, validator
 from apps.kernels.cache import CorruptKernel, KernelStore
 from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
 from apps.kernels.models import FieldReport, Kernel, KernelUse
+from apps.kernels.sandbox import Limits
 from apps.morphogenesis.artefact import read_kernel
 
 COMPILE_TASK = "apps.kernels.tasks.compile_kernel"
@@ -119,7 +120,8 @@ def _compile(kernel: Kernel, actor: Actor) -> Kernel:
             move_version(version=version, to=VersionState.COMPILING, actor=actor, reason=f"compiling {kernel.name}")
     outcome = compiler.compile({**version.spec, "symbols": kernel.bindings})
     if outcome.artefact is None:
-        return _reject(kernel=kernel, reason=outcome.reason, report={"compile": dict(outcome.report)}, actor=actor)
+        report = {"compile": dict(outcome.report)}
+        return _reject(kernel=kernel, reason=outcome.reason, report=report, actor=actor, exceeded=outcome.exceeded)
     with transaction.atomic():
         digest = KernelStore().put(outcome.artefact)
         return _move(
@@ -145,7 +147,7 @@ def _validate(kernel: Kernel, actor: Actor) -> Kernel:
     report = {**kernel.report, "validation": dict(outcome.report)}
     reason = outcome.reason if not outcome.valid else _contract_fault(kernel, data)
     if reason:
-        return _reject(kernel=kernel, reason=reason, report=report, actor=actor)
+        return _reject(kernel=kernel, reason=reason, report=report, actor=actor, exceeded=outcome.exceeded)
     with transaction.atomic():
         validated = _move(
             kernel=kernel,
@@ -170,7 +172,18 @@ def _contract_fault(kernel: Kernel, data: bytes) -> str:
 
 
 @transaction.atomic
-def _reject(*, kernel: Kernel, reason: str, report: Mapping[str, Any], actor: Actor) -> Kernel:
+def _reject(*, kernel: Kernel, reason: str, report: Mapping[str, Any], actor: Actor, exceeded: str) -> Kernel:
+    """``exceeded`` is the limit of the sandbox that it went over: that is an alert too."""
+    if exceeded:
+        limit = getattr(Limits(), exceeded)
+        audit.record(
+            type="alert.threshold",
+            subject=("kernel", str(kernel.pk)),
+            actor=actor,
+            reason=reason,
+            outcome="failure",
+            payload={"limit": exceeded, "threshold": limit},
+        )
     rejected = _move(
         kernel=kernel,
         to=KernelState.REJECTED,

@@ -34,6 +34,8 @@ class ValidationOutcome:
     reason: str = ""
     stage: str = ""
     report: Mapping[str, Any] = field(default_factory=dict)
+    exceeded: str = ""
+    """The limit of the sandbox that it went over, if that was its fault."""
 
 
 def validate(
@@ -66,7 +68,9 @@ def _validate(sandbox: Sandbox, job: ValidationJob) -> ValidationOutcome:
     request = {"kind": "validate", "digest": job.expected_digest, "reference": dict(job.reference)}
     outcome = sandbox.run(request, job.data)
     if isinstance(outcome, Rejected):
-        return ValidationOutcome(valid=False, reason=outcome.reason, stage=outcome.stage, report=outcome.report)
+        return ValidationOutcome(
+            valid=False, reason=outcome.reason, stage=outcome.stage, report=outcome.report, exceeded=outcome.exceeded
+        )
     return ValidationOutcome(valid=True, report=outcome.report)
 
 

@@ -135,7 +135,7 @@ def test_the_trail_is_filtered_and_names_its_actor(admin: Caller) -> None:
 
     (event,) = rows
     assert (event["actor_name"], event["actor_kind"], event["reason"]) == (admin.user.username, "token", "enough")
-    assert event["diff"] == [{"op": "replace", "path": "/state", "value": "CANCELLED"}]
+    assert {"op": "replace", "path": "/state", "value": "CANCELLED"} in event["diff"]
     assert len(event["leaf"]) == 64
     assert admin.get(f"/api/v1/audit/events/{event['id']}").json() == event
 

@@ -99,11 +99,7 @@ def test_what_the_address_does_stands_in_its_events(address: str) -> None:
 
 
 def test_every_api_method_and_every_page_that_writes_has_a_case() -> None:
-    assert set(writing_addresses()) - set(WRITES) - set(EXEMPT) - READS == set()
-
-
-READS = {"POST /api/v1/audit/reports/{id}/reproduce"}
-"""Methods that write nothing: they are tested as such beside the admin's."""
+    assert set(writing_addresses()) - set(WRITES) - set(EXEMPT) == set()
 
 
 def test_no_case_outlives_its_address() -> None:
@@ -121,11 +117,12 @@ def test_an_admin_address_without_a_case_changes_nothing() -> None:
 
     changed = {}
     for address, page in without_case.items():
-        before = tables.digests()
+        before, known = tables.beside_the_trail(), event_ids()
         for body in ({}, {"reason": "because", "confirmed": "1"}, {"reason": "because", "post": "yes"}):
             client.post(page.url(rows), body)
-        after = tables.digests()
-        changed[address] = {name for name in after if after[name] != before[name]}
+        after = tables.beside_the_trail()
+        told = set(AuditEvent.objects.exclude(pk__in=known).values_list("type", flat=True)) - {"access.refused"}
+        changed[address] = told | {name for name in after if after[name] != before[name]}
 
     assert {address: names for address, names in changed.items() if names} == {}
 

@@ -123,12 +123,13 @@ class TestButtons:
     def test_a_role_without_the_scope_is_refused_and_nothing_is_written(self, client: Client, button: str) -> None:
         client.force_login(factories.UserFactory(role=SCOPELESS[button], is_staff=True))
         row = BUTTONS[button][0]()
-        before = tables.digests()
+        before = tables.beside_the_trail()
 
         answer = client.post(url_of(row, button), {"reason": "because", "confirmed": "1"})
 
         assert answer.status_code == 403
-        assert tables.digests() == before
+        assert tables.beside_the_trail() == before
+        assert [event.type for event in events_since_login()] == ["access.refused"]
 
     def test_a_selection_is_previewed_then_changed_row_by_row(self, client: Client, ada: User, button: str) -> None:
         make, types, _ = BUTTONS[button]

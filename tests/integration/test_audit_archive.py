@@ -149,7 +149,7 @@ class TestRefusals:
         self, january: list[AuditEvent], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as crash:
-            crash.setattr(services.partitions, "record", _die)
+            crash.setattr(services, "record", _die)
             with pytest.raises(RuntimeError):
                 archive()
         assert AuditEvent.objects.filter(pk=january[0].pk).exists()

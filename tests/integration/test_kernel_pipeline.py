@@ -1,5 +1,6 @@
 """From a blueprint to a VALIDATED kernel through the real sandbox, and every way of not getting there."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from apps.blueprints.starter import starter_library
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict, Invalid, PayloadTooLarge
 from apps.core.ids import new_id
-from apps.kernels import services
+from apps.kernels import compiler, services
 from apps.kernels.cache import CorruptKernel, KernelStore
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import CHUNK_BYTES, MAX_KERNEL_BYTES, Kernel, KernelBlob, KernelChunk
+from apps.kernels.sandbox import Limits
 
 pytestmark = pytest.mark.django_db
 
@@ -153,3 +155,17 @@ def test_the_store_never_returns_wrong_bytes(damage: str) -> None:
 
     with pytest.raises(CorruptKernel):
         KernelStore().get(digest)
+
+
+def test_a_kernel_that_goes_over_a_limit_of_the_sandbox_is_an_alert(
+    version: BlueprintVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = partial(compiler.compile, limits=Limits(wall_s=0.001))
+    monkeypatch.setattr(services.compiler, "compile", impatient)
+
+    kernel = services.process_kernel(kernel=register(version))
+
+    assert kernel.state == KernelState.REJECTED
+    alert = AuditEvent.objects.get(type="alert.threshold")
+    assert (alert.subject_type, alert.subject_id, alert.reason) == ("kernel", str(kernel.pk), kernel.rejection)
+    assert alert.payload == {"limit": "wall_s", "threshold": repr(Limits().wall_s)}

@@ -12,9 +12,9 @@ from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from apps.audit import archives
+from apps.audit import services as audit
 from apps.audit.models import AuditArchive, AuditEvent, AuditLeaf
 from apps.audit.proofs import exported
-from apps.audit.services.recording import record
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, NotFound, Unavailable
 from apps.core.objects import STORAGE_FAULTS
@@ -30,6 +30,16 @@ def make_partitions(*, months_ahead: int = 3) -> list[str]:
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT name FROM esper_audit_make_partitions(%s) AS name", [months_ahead])
+        return [name for (name,) in cursor.fetchall()]
+
+
+def index_text() -> list[str]:
+    """Make the trigram index of each month that is over and has none. Returns the partitions that got one.
+
+    A function of the owner does the work; without the extension pg_trgm it does nothing, and text is found by scanning.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM esper_audit_index_text() AS name")
         return [name for (name,) in cursor.fetchall()]
 
 
@@ -77,7 +87,7 @@ def archive_partition(*, partition: str, actor: Actor, reason: str) -> AuditArch
             archive.save(force_insert=True)
             with connection.cursor() as cursor:
                 cursor.execute("SELECT esper_audit_detach_partition(%s)", [partition])
-            record(
+            audit.record(
                 type="audit.partition_archived",
                 subject=("partition", partition),
                 actor=actor,

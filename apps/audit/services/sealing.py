@@ -14,11 +14,11 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.audit import keys
+from apps.audit import services as audit
 from apps.audit.keys import KeyFault, Ring, SigningKey, sign_note
 from apps.audit.merkle import Tree, new_nodes
 from apps.audit.models import AuditCheckpoint, AuditCopy, AuditKey, AuditLeaf, AuditNode, AuditPending
 from apps.audit.proofs import read_tile, uncopied_checkpoints
-from apps.audit.services.recording import record
 from apps.audit.verifier import Checkpoint
 from apps.core.actors import Actor
 from apps.core.errors import Conflict
@@ -185,7 +185,7 @@ def rotate_key(*, actor: Actor, reason: str, old_key_is_lost: bool = False) -> s
         raise Conflict("the old key is gone: say so with --old-key-is-lost, or put it back from a backup")
     ring = keys.turn()
     with transaction.atomic():
-        record(
+        audit.record(
             type="audit.key_rotated",
             subject=("key", ring.current.id),
             actor=actor,
@@ -205,7 +205,7 @@ def _replace_lost_key(actor: Actor, reason: str) -> str:
     ring = ring or keys.make_first()
     with transaction.atomic():
         _add_key(ring.current, admitted_by="")
-        record(
+        audit.record(
             type="audit.key_replaced",
             subject=("key", ring.current.id),
             actor=actor,

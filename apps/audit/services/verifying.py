@@ -6,8 +6,8 @@ from dataclasses import asdict
 from django.db import transaction
 from django.utils import timezone
 
+from apps.audit import services as audit
 from apps.audit.models import AuditCheckpoint, AuditVerification
-from apps.audit.services.recording import record
 from apps.audit.verification import Outcome, verify
 from apps.audit.verifier import Verifier
 from apps.core.actors import Actor
@@ -46,7 +46,7 @@ def _keep(outcome: Outcome, actor: Actor) -> None:
         seconds=outcome.seconds,
     )
     payload = {"first": outcome.first, "size": outcome.size, "findings": outcome.findings_count}
-    record(
+    audit.record(
         type="audit.verified",
         subject=TRAIL,
         actor=actor,
@@ -55,7 +55,7 @@ def _keep(outcome: Outcome, actor: Actor) -> None:
         payload={**payload, "unchecked": outcome.unchecked[:TOLD_FINDINGS]},
     )
     if not outcome.is_right:
-        record(
+        audit.record(
             type="alert.verification",
             subject=TRAIL,
             actor=actor,
