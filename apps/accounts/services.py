@@ -16,7 +16,7 @@ from apps.accounts.roles import Role, Scope
 from apps.audit import services as audit
 from apps.audit.selectors import events_of
 from apps.audit.watched import image
-from apps.core.actors import Actor, ActorKind
+from apps.core.actors import SYSTEM, Actor, ActorKind
 from apps.core.errors import Forbidden, Invalid
 from apps.core.models import IdempotencyKey
 
@@ -43,6 +43,38 @@ def create_user(
     user.save()
     audit.record(type="access.user_created", subject=user, actor=actor, after=image(user))
     return user, password
+
+
+@transaction.atomic
+def set_password(*, user: User, actor: Actor, password: str | None = None, reason: str = "") -> tuple[User, str]:
+    """Another password (generated when none is given; shown once, stored hashed). Sessions of the old one end.
+
+    Raises:
+        ValidationError: the given password is weak.
+    """
+    user = User.objects.select_for_update().get(pk=user.pk)
+    if password is None:
+        password = secrets.token_urlsafe(16)
+    else:
+        _require_strong(password, user)
+    return _store_password(user, password, actor, reason), password
+
+
+@transaction.atomic
+def renew_password_hash(*, user: User, password: str) -> User:
+    """Hash the same password again, as the settings say now: whoever logs in with an outdated hash gets a new one."""
+    user = User.objects.select_for_update().get(pk=user.pk)
+    return _store_password(user, password, SYSTEM, "the hash was made by outdated settings")
+
+
+def _store_password(user: User, password: str, actor: Actor, reason: str) -> User:
+    before = image(user)
+    user.set_password(password)
+    user.save(update_fields=["password"])
+    audit.record(
+        type="access.password_changed", subject=user, actor=actor, reason=reason, before=before, after=image(user)
+    )
+    return user
 
 
 def _require_strong(password: str, user: User) -> None:

@@ -21,6 +21,7 @@ EVENT_TYPES: dict[str, EventType] = {
     for kind in (
         EventType("access.user_created", "user", "created the user"),
         EventType("access.role_changed", "user", "changed the role of"),
+        EventType("access.password_changed", "user", "changed the password of"),
         EventType("access.token_issued", "token", "issued the token"),
         EventType("access.token_revoked", "token", "revoked the token"),
         EventType("access.login", "user", "logged in"),

@@ -29,7 +29,7 @@ ACCENT = {
     "950": "#09213e",
 }
 """Shades of --accent in static/css/tokens.css: its light value is 600."""
-PASSWORDS = "Passwords are set at the terminal: manage.py changepassword NAME."
+PASSWORDS = "Passwords are set at the terminal: manage.py set_password NAME."
 NOT_STAFF = "The admin is for operators, curators and administrators. An administrator can give you another role."
 
 

@@ -39,6 +39,7 @@ from apps.training import services as training
 from apps.training.lifecycle import RunState
 from apps.training.models import RunKind, RunLease, TrainingRun
 from tests.support.factories import (
+    PASSWORD,
     BlueprintFactory,
     BlueprintVersionFactory,
     CheckpointFactory,
@@ -115,6 +116,18 @@ def _(actor: Actor) -> Arranged:
 def _(actor: Actor) -> Arranged:
     user = TokenFactory().user
     return lambda: accounts.erase_person(user=user, reason="left", actor=actor), user
+
+
+@case("accounts.set_password", "access.password_changed")
+def _(actor: Actor) -> Arranged:
+    user = UserFactory()
+    return lambda: accounts.set_password(user=user, actor=actor), user
+
+
+@case("accounts.renew_password_hash", "access.password_changed", by="system")
+def _(actor: Actor) -> Arranged:
+    user = UserFactory()
+    return lambda: accounts.renew_password_hash(user=user, password=PASSWORD), user
 
 
 @case("accounts.issue_token", "access.token_issued")

@@ -1,4 +1,4 @@
-"""What operators type: `bootstrap`, `create_user`, `issue_token`."""
+"""What operators type: `bootstrap`, `create_user`, `set_password`, `issue_token`."""
 
 import io
 import json
@@ -163,3 +163,34 @@ class TestIssueToken:
             run("issue_token", *arguments)
 
         assert not ApiToken.objects.exists()
+
+
+@pytest.mark.django_db
+class TestSetPassword:
+    @pytest.fixture(autouse=True)
+    def _ada(self) -> None:
+        services.create_user(username="ada", actor=SYSTEM)
+
+    def test_the_printed_password_works_and_is_an_event(self) -> None:
+        answer = run_json("set_password", "ada", "--reason", "forgot it")
+
+        assert authenticate(username="ada", password=answer["password"]) is not None
+        event = AuditEvent.objects.get(type="access.password_changed")
+        assert (event.subject_id, event.reason) == (answer["id"], "forgot it")
+        assert [change["path"] for change in event.diff] == ["/password"]
+
+    def test_a_given_password_is_not_repeated(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO("correct horse battery\n"))
+
+        assert run("set_password", "ada", "--password-stdin") == "changed the password of ada\n"
+        assert authenticate(username="ada", password="correct horse battery") is not None
+
+    def test_a_weak_password_is_refused_by_field(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO("ada\n"))
+
+        with pytest.raises(CommandError, match="password: "):
+            run("set_password", "ada", "--password-stdin")
+
+    def test_an_unknown_name_is_a_helpful_error(self) -> None:
+        with pytest.raises(CommandError, match="there is no user 'grace'; users: ada"):
+            run("set_password", "grace")

@@ -1,7 +1,8 @@
 """Logins, logouts and refusals leave events, whichever page or endpoint they come through."""
 
 import pytest
-from django.contrib.auth import authenticate, login, logout
+from django.conf import LazySettings
+from django.contrib.auth import authenticate, get_user, login, logout
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest
@@ -99,3 +100,20 @@ def test_no_event_holds_the_password(ada: User) -> None:
     authenticate(make_request(), username="ada", password="sesame-open")
 
     assert "sesame-open" not in str(list(AuditEvent.objects.values()))
+
+
+def test_an_outdated_hash_is_renewed_at_login_by_an_event_and_the_session_lasts(
+    ada: User, settings: LazySettings
+) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.PBKDF2PasswordHasher", *settings.PASSWORD_HASHERS]
+    request = make_request()
+
+    user = authenticate(request, username="ada", password=PASSWORD)
+    assert user is not None
+    login(request, user)
+
+    ada.refresh_from_db()
+    assert ada.password.startswith("pbkdf2_sha256$")
+    assert get_user(request) == ada
+    (event,) = AuditEvent.objects.filter(type="access.password_changed")
+    assert [change["path"] for change in event.diff] == ["/password"]

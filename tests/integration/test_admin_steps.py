@@ -368,4 +368,4 @@ class TestAccounts:
         answer = client.post(reverse("admin:password_change"), {"old_password": factories.PASSWORD})
 
         assert answer.status_code == 403
-        assert "changepassword" in answer.content.decode()
+        assert "manage.py set_password NAME" in answer.content.decode()

@@ -1,5 +1,6 @@
 """How the account commands answer: one JSON object for programs, sentences for people, refusals without a traceback."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,6 +26,14 @@ def refusals() -> Iterator[None]:
     except ServiceError as error:
         pointer = error.errors[0].pointer.lstrip("/") if error.errors else ""
         raise CommandError(_line(pointer, error.detail)) from None
+
+
+def password_from_stdin() -> str:
+    """Arguments are visible to every process of the machine; standard input is not."""
+    password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise CommandError("standard input holds no password")
+    return password
 
 
 def _line(field: str, text: str) -> str:

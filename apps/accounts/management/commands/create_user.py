@@ -1,14 +1,13 @@
 """`manage.py create_user ada --role curator`: a person or a service account, from the terminal."""
 
 import json
-import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
 from apps.accounts import services
-from apps.accounts.management.answers import refusals
+from apps.accounts.management.answers import password_from_stdin, refusals
 from apps.accounts.roles import Role
 from apps.core.actors import SYSTEM
 
@@ -27,7 +26,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        given = _password_from_stdin() if options["password_stdin"] else None
+        given = password_from_stdin() if options["password_stdin"] else None
         with refusals():
             user, password = services.create_user(
                 username=options["username"],
@@ -45,11 +44,3 @@ class Command(BaseCommand):
         self.stdout.write(f"created {user.username} ({user.role})")
         if given is None:
             self.stdout.write(f"password: {password}\n(shown once: store it now)")
-
-
-def _password_from_stdin() -> str:
-    """Arguments are visible to every process of the machine; standard input is not."""
-    password = sys.stdin.readline().rstrip("\r\n")
-    if not password:
-        raise CommandError("standard input holds no password")
-    return password
