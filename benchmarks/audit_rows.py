@@ -3,11 +3,13 @@
 And the searches that are measured on it, with the disk pages that each page of results reads.
 """
 
+import hashlib
 import random
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -80,7 +82,8 @@ def uuid7(milliseconds: int, bits: int) -> UUID:
 
 BUSY_SUBJECT = str(fixed_id("busy"))
 """A run that a tenth of all events is about."""
-BUSY_ACTOR, QUIET_ACTOR, NO_ACTOR = fixed_id("actor", 0), fixed_id("actor", 39), fixed_id("nobody")
+PEOPLE = 40
+BUSY_ACTOR, QUIET_ACTOR, NO_ACTOR = fixed_id("actor", 0), fixed_id("actor", PEOPLE - 1), fixed_id("nobody")
 RARE, RARE_IN_DIFF = "heliotrope", "quokka_100%"
 RARE_EVERY = 50_000
 
@@ -99,9 +102,36 @@ def load(
         count = events * (number + 1) // months - events * number // months
         with connection.transaction():
             _fill(connection, start, min(end, last), _lines(start, min(end, last), count, chance), end)
+    _add_people(connection)
     connection.execute("SELECT esper_audit_index_text()")
     connection.execute(f"ANALYZE {TABLE}".encode())
     connection.execute(b"VACUUM audit_auditpending")
+
+
+def _add_people(connection: psycopg.Connection[Any]) -> None:
+    """The side table: what the events commit to by digest."""
+    for number in range(PEOPLE):
+        person = fixed_id("actor", number)
+        connection.execute(
+            "INSERT INTO audit_auditperson (id, salt) VALUES (%s, %s) ON CONFLICT DO NOTHING", [person, salt_of(number)]
+        )
+        connection.execute(
+            "INSERT INTO audit_auditpersonalvalue (id, person_id, kind, value, digest) "
+            "VALUES (%s, %s, 'name', %s, %s) ON CONFLICT DO NOTHING",
+            [fixed_id("value", number), person, f"person {number}", person_digest(number)],
+        )
+
+
+def salt_of(number: int) -> bytes:
+    return hashlib.sha256(f"salt {number}".encode()).digest()
+
+
+@cache
+def person_digest(number: int) -> str:
+    """The HMAC that stands for the person's name in events."""
+    from apps.audit.pseudonyms import Pseudonym
+
+    return Pseudonym(id=fixed_id("actor", number), salt=salt_of(number)).digest("name", f"person {number}")
 
 
 def _spans(last: datetime, months: int) -> list[tuple[datetime, datetime]]:
@@ -153,7 +183,8 @@ def _line(at: datetime, kind: str, subject: str, request: str, number: int, chan
     from apps.audit.verifier import leaf_hash
 
     is_person = chance.random() < 0.4
-    actor = str(fixed_id_of("actor", min(int(chance.expovariate(0.3)), 39))) if is_person else None
+    person = min(int(chance.expovariate(0.3)), PEOPLE - 1) if is_person else None
+    actor = str(fixed_id_of("actor", person)) if person is not None else None
     about = chance.random()
     subject_id = str(fixed_id_of(subject, chance.randrange(4_000)))
     if subject == "run" and about < 0.2:
@@ -162,7 +193,7 @@ def _line(at: datetime, kind: str, subject: str, request: str, number: int, chan
     rare = number % RARE_EVERY == 17
     words = " ".join(chance.choices(WORDS, k=6))
     values: dict[str, Any] = {
-        "actor_digest": f"{chance.getrandbits(256):064x}" if actor else "",
+        "actor_digest": person_digest(person) if person is not None else "",
         "actor_id": actor,
         "actor_kind": "user" if actor else "worker",
         "address_digest": "",
@@ -286,6 +317,7 @@ def buffers(case: SearchCase) -> int:
         return execute(statement, values, many, context)
 
     after = Position(*_nth(case.back)) if case.back else None
+    connection.ensure_connection()  # it asks for types of its own
     with connection.execute_wrapper(explain):
         search(Search(**case.filters), size=case.size, after=after, newest_first=not case.oldest_first)
     return sum(read)

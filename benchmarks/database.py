@@ -11,6 +11,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connections
+from django.test.utils import override_settings
 
 from esper_site.embedded import ports, postgres, processes, state
 from esper_site.embedded.home import REPOSITORY, Home
@@ -36,7 +37,7 @@ def own_database(say: Callable[[str], Any]) -> Iterator[postgres.Cluster]:
     cluster = postgres.Cluster(binaries, home.postgres, ports.private_port(None, avoid=()), memory.passwords, account)
     keeper = Keeper()
     children = []
-    before = dict(os.environ), dict(connections.settings["default"]), settings.ESPER_HOME
+    before = dict(os.environ), dict(connections.settings["default"])
     try:
         say("starting a PostgreSQL of the bench's own ...")
         cluster.initialise()
@@ -48,7 +49,8 @@ def own_database(say: Callable[[str], Any]) -> Iterator[postgres.Cluster]:
         _use(cluster, home)
         command, environment = processes.manage(os.environ, "migrate", "--no-input", "--verbosity=0", "--skip-checks")
         subprocess.run(command, env=environment, check=True)
-        yield cluster
+        with override_settings(ESPER_HOME=home.root, STORAGES=_storages(home)):
+            yield cluster
     finally:
         connections.close_all()
         stop_all(children, keeper)
@@ -56,7 +58,6 @@ def own_database(say: Callable[[str], Any]) -> Iterator[postgres.Cluster]:
         os.environ.clear()
         os.environ.update(before[0])
         connections.settings["default"].update(before[1])
-        settings.ESPER_HOME = before[2]
         shutil.rmtree(home.root, ignore_errors=True)
 
 
@@ -76,4 +77,12 @@ def _use(cluster: postgres.Cluster, home: Home) -> None:
         HOST="127.0.0.1",
         PORT=cluster.port,
     )
-    settings.ESPER_HOME = home.root
+
+
+def _storages(home: Home) -> dict[str, Any]:
+    """Files beside the database, where processes started from here look for them too."""
+    files = {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": str(home.root / "objects")},
+    }
+    return {**settings.STORAGES, "default": files, "checkpoints": files}
