@@ -166,3 +166,17 @@ def test_the_verifier_itself_can_be_fetched(reader: Caller) -> None:
 
     assert response.content.decode() == Path(verifier.__file__).read_text()
     assert "verifier.py" in response["Content-Disposition"]
+
+
+def test_the_state_of_the_trail_is_told_before_and_after_its_first_checkpoint(reader: Caller, home: Path) -> None:
+    empty = reader.get("/api/v1/audit/state").json()
+    assert (empty["sealed"], empty["checkpoint_size"], empty["verified_at"], empty["fault"]) == (0, None, None, "")
+
+    sealed(3)
+    record()
+    services.verify_trail(actor=SYSTEM)
+
+    state = reader.get("/api/v1/audit/state").json()
+    assert state["sealed"] == state["checkpoint_size"] >= 3
+    assert state["unsealed"] == 2, "the event that waits, and that of the verification"
+    assert (state["findings"], state["uncopied"], state["is_stale"]) == (0, 0, False)

@@ -17,6 +17,7 @@ from rest_framework.response import Response
 
 from apps.audit import proofs, verifier
 from apps.audit.models import AuditCheckpoint, AuditEvent, AuditKey
+from apps.audit.state import trail_state
 from apps.core.api import ApiView, ListView
 from apps.core.concurrency import content_etag
 from apps.core.errors import Invalid, NotFound
@@ -145,6 +146,34 @@ class KeyListView(ListView):
     serializer_class = KeySerializer
     sorts = ("admitted_at", "-admitted_at")
     scopes = {"GET": "audit:read"}
+
+
+class TrailStateSerializer(serializers.Serializer[Any]):
+    """Ages in seconds. ``fault`` says why nothing is sealed, where a missing key is why."""
+
+    sealed = serializers.IntegerField()
+    unsealed = serializers.IntegerField()
+    unsealed_age = serializers.FloatField()
+    is_stale = serializers.BooleanField()
+    checkpoint_size = serializers.IntegerField(source="checkpoint.size", default=None, allow_null=True)
+    checkpoint_at = serializers.DateTimeField(source="checkpoint.at", default=None, allow_null=True)
+    uncopied = serializers.IntegerField()
+    verified_at = serializers.DateTimeField(source="verification.at", default=None, allow_null=True)
+    verified_size = serializers.IntegerField(source="verification.size", default=None, allow_null=True)
+    findings = serializers.IntegerField(source="verification.findings_count", default=None, allow_null=True)
+    fault = serializers.CharField(allow_blank=True)
+
+
+class TrailStateView(ApiView):
+    """How the trail stands: what is sealed, what waits and for how long, and whether it verified."""
+
+    serializer_class = TrailStateSerializer
+    scopes = {"GET": "audit:read"}
+
+    @extend_schema(responses=TrailStateSerializer)
+    def get(self, request: Request) -> Response:
+        """What `/metrics` has as `esper_audit_...`."""
+        return Response(TrailStateSerializer(trail_state()).data)
 
 
 class VerifierView(ApiView):
