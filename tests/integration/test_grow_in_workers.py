@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from apps.audit.models import AuditEvent
+from apps.audit.replay import replay
 from apps.core.actors import SYSTEM
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import FieldReport, Kernel, KernelUse
@@ -41,6 +42,8 @@ def test_a_run_grows_in_real_workers_and_leaves_its_evidence(committed_db: str, 
     assert FieldReport.objects.count() == run.result["fossilized"] + run.result["culled"]
     assert not KernelUse.objects.filter(until=None).exists()
     assert AuditEvent.objects.filter(type="seed.transition").count() == run.transitions.count()
+    assert not AuditEvent.objects.filter(type="audit.unattributed").exists()
+    assert [str(found) for found in replay().differences if found.subject_type != "workspace"] == []
 
 
 def test_the_same_seed_and_library_give_the_same_weights(committed_db: str, worker: Callable[..., Any]) -> None:
