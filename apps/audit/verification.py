@@ -383,6 +383,9 @@ class _Verification:
             for event_id, at in cursor.fetchall():
                 self._wrong("event", event_id, f"({at.isoformat()}) is neither sealed nor waiting for its seal")
         left = leaf_count()
+        strays = AuditLeaf.objects.exclude(index__gte=0, index__lt=left).values_list("index", flat=True)
+        for index in strays[:MAX_FINDINGS]:
+            self._wrong("leaf", index, "stands outside of the tree")
         for node in AuditNode.objects.iterator(chunk_size=CHUNK):
             if node.group < 1 or (node.index + 1) * TILE**node.group > left:
                 self._wrong("node", f"{node.group}/{node.index}", "stands over leaves that do not exist")
@@ -425,9 +428,11 @@ class _Verification:
 
 
 def leaf_count() -> int:
-    """How many events are sealed."""
-    last = AuditLeaf.objects.order_by("-index").values_list("index", flat=True).first()
-    return 0 if last is None else last + 1
+    """Up to the last leaf, but no further than there are leaves and findings: an altered index may be any number."""
+    bound = AuditLeaf.objects.count() + MAX_FINDINGS
+    within = AuditLeaf.objects.filter(index__gte=0, index__lt=bound).order_by("-index")
+    last = within.values_list("index", flat=True).first()
+    return 0 if last is None else int(last) + 1
 
 
 def _leaf(values: Sequence[Any]) -> bytes:
