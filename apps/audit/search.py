@@ -32,7 +32,8 @@ OPEN_TYPES = frozenset(kind.name for kind in EVENT_TYPES.values() if not kind.su
 
 PAGES = 330
 """Disk pages that one page of results may read before it ends short; the hard bound is 500."""
-MAX_CHUNK = 2_000
+LEAST_CHUNK, MAX_CHUNK = 20, 2_000
+"""Candidates that are read at once. A page looks at the least in any case: each walk comes to an end."""
 MAX_TYPES = 12
 """More types than this are no leading filter: each costs a descent of the index in each month."""
 PROBE_PAGES = 4
@@ -94,18 +95,28 @@ class Month:
     end: datetime
     has_text_index: bool
 
+    def last_position(self, newest_first: bool) -> Position:
+        """Where a walk stands that has seen all of it."""
+        return Position(self.start, LOWEST) if newest_first else Position(self.end - datetime.resolution, HIGHEST)
+
+    def is_behind(self, position: Position, newest_first: bool) -> bool:
+        """Whether a walk that stands there has anything of it left to see."""
+        last = self.last_position(newest_first)
+        here, there = (position.at, position.id), (last.at, last.id)
+        return here > there if newest_first else here < there
+
 
 Condition = tuple[str, list[Any]]
 
 
 def search(
-    wanted: Search, *, size: int, after: Position | None = None, newest_first: bool = True, pages: int = PAGES
+    wanted: Search, *, size: int, after: Position | None = None, newest_first: bool = True, pages: int | None = None
 ) -> Found:
-    """Up to ``size`` events that fit, from ``after`` on."""
+    """Up to ``size`` events that fit, from ``after`` on, for about ``pages`` disk pages."""
     if wanted.is_impossible:
         return Found(events=[], after=None, is_short=False)
     with _bounded_plans():
-        return _Walk(wanted, size, after, newest_first, pages).run()
+        return _Walk(wanted, size, after, newest_first, PAGES if pages is None else pages).run()
 
 
 @contextmanager
@@ -129,7 +140,7 @@ def months_of(wanted: Search, after: Position | None, newest_first: bool) -> lis
         for month in _months()
         if (wanted.since is None or month.end > wanted.since)
         and (wanted.until is None or month.start < wanted.until)
-        and (after is None or (month.start <= after.at if newest_first else month.end > after.at))
+        and (after is None or month.is_behind(after, newest_first))
     ]
     return months[::-1] if newest_first else months
 
@@ -154,7 +165,8 @@ class _Walk:
     """One page of one search."""
 
     def __init__(self, wanted: Search, size: int, after: Position | None, newest_first: bool, pages: int) -> None:
-        self.wanted, self.size, self.position, self.newest_first = wanted, size, after, newest_first
+        self.wanted, self.size, self.newest_first = wanted, size, newest_first
+        self.start = self.position = after
         self.lead, self.by_time = _lead(wanted)
         self.fits, self.fit_values = _fits(wanted)
         self.pages_left, self.density, self.chunk = float(pages), 1.0, size + 1
@@ -167,20 +179,15 @@ class _Walk:
         for month in months_of(self.wanted, self.position, self.newest_first):
             if len(self.found) > self.size:
                 break
-            if self.pages_left <= 0:
+            if self.pages_left <= 0 and self.position != self.start:
                 return Found(events=self.found, after=self.position, is_short=True)
             if not self._look_up_text(month) and not self._scan(month):
                 return Found(events=self.found, after=self.position, is_short=True)
-            self.position = self._end_of(month)
+            self.position = month.last_position(self.newest_first)
         if len(self.found) <= self.size:
             return Found(events=self.found, after=None, is_short=False)
         events = self.found[: self.size]
         return Found(events=events, after=Position(events[-1].at, events[-1].pk), is_short=False)
-
-    def _end_of(self, month: Month) -> Position:
-        if self.newest_first:
-            return Position(month.start, LOWEST)
-        return Position(month.end - timedelta.resolution, HIGHEST)
 
     def _scan(self, month: Month) -> bool:
         """Look at the candidates of a month until the page is full. Returns False if the budget ended before it."""
@@ -200,16 +207,16 @@ class _Walk:
             self.pages_left -= PROBE_PAGES * len(self.lead)
             if scanned < limit:
                 return True
+            self.chunk = min(self.chunk * 4, MAX_CHUNK)
         return True
 
     def _chunk_size(self) -> int:
         """As many candidates as the page needs, then more the closer together they were found to lie."""
         missing = self.size + 1 - len(self.found)
         affordable = int(self.pages_left * 0.8 / self.density)
-        if affordable < min(missing, 20):
-            return 0
-        chunk, self.chunk = self.chunk, min(self.chunk * 4, MAX_CHUNK)
-        return min(max(missing, chunk), affordable)
+        if affordable >= min(missing, LEAST_CHUNK):
+            return min(max(missing, self.chunk), affordable)
+        return LEAST_CHUNK if self.position == self.start else 0
 
     def _window(self, month: Month, limit: int) -> tuple[str, list[Any]]:
         """The next candidates: those that fit, and the last one, with how many disk pages they lie on."""

@@ -40,6 +40,14 @@ def make_partitions() -> None:
 
 
 @shared_task
+def index_text() -> None:
+    """Daily: months that are over get the index that free text is found by; each one made is an event."""
+    with transaction.atomic():
+        for name in services.index_text():
+            services.record(type="audit.text_indexed", subject=("partition", name), actor=SYSTEM)
+
+
+@shared_task
 def verify() -> None:
     """Nightly: what was sealed since the last clean verification, and that it goes on from there (consistency)."""
     services.verify_trail(actor=SYSTEM, since=services.verified_size())

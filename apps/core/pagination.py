@@ -68,9 +68,9 @@ class KeysetPagination(BasePagination):
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
         self.request = request
-        self.sort = _sort(request.query_params.get("sort"), sorts_of(view), queryset.model)
-        size = _size(request.query_params.get("page_size"))
-        self.count = queryset.count() if _boolean("count", request.query_params.get("count", "false")) else None
+        self.sort = read_sort(request.query_params.get("sort"), sorts_of(view), queryset.model)
+        size = read_size(request.query_params.get("page_size"))
+        self.count = queryset.count() if read_boolean("count", request.query_params.get("count", "false")) else None
         cursor = request.query_params.get("cursor")
         if cursor:
             queryset = queryset.filter(self.sort.after(self._position(cursor, queryset.model)))
@@ -93,14 +93,7 @@ class KeysetPagination(BasePagination):
         return signing.dumps([self._binding(), *values], salt=SALT)
 
     def _position(self, cursor: str, model: type[Model]) -> list[Any]:
-        try:
-            binding, *values = signing.loads(cursor, salt=SALT)
-        except (signing.BadSignature, ValueError):
-            raise Invalid(
-                "is not a cursor that this server gave; start again without it", pointer="/cursor", code="cursor"
-            ) from None
-        if binding != self._binding():
-            raise Invalid("belongs to another filter or sort; start again without it", pointer="/cursor", code="cursor")
+        values = read_cursor(cursor, self._binding(), len(self.sort.fields))
         try:
             fields: list[Any] = [model._meta.get_field(name) for name in self.sort.fields]
             return [field.to_python(value) for field, value in zip(fields, values, strict=True)]
@@ -153,13 +146,28 @@ def sorts_of(view: Any) -> tuple[str, ...]:
     return getattr(view, "sorts", None) or ("-id", "id")
 
 
-def _sort(given: str | None, sorts: tuple[str, ...], model: type[Model]) -> Sort:
+def read_cursor(cursor: str, binding: str, length: int) -> list[Any]:
+    """The ``length`` values of a cursor that this server gave for ``binding``. Raises Invalid."""
+    try:
+        bound, *values = signing.loads(cursor, salt=SALT)
+    except (signing.BadSignature, ValueError):
+        raise Invalid(
+            "is not a cursor that this server gave; start again without it", pointer="/cursor", code="cursor"
+        ) from None
+    if bound != binding:
+        raise Invalid("belongs to another filter or sort; start again without it", pointer="/cursor", code="cursor")
+    if len(values) != length:
+        raise Invalid("is out of date; start again without it", pointer="/cursor", code="cursor")
+    return values
+
+
+def read_sort(given: str | None, sorts: tuple[str, ...], model: type[Model]) -> Sort:
     if given is not None and given not in sorts:
         raise Invalid(f"{given!r:.80} is not one of: {', '.join(sorts)}", pointer="/sort", code="unknown")
     return Sort.of(given or sorts[0], model)
 
 
-def _size(given: str | None) -> int:
+def read_size(given: str | None) -> int:
     if given is None:
         return DEFAULT_SIZE
     if not (given.isascii() and given.isdigit() and len(given) <= 4 and 1 <= int(given) <= MAX_SIZE):
@@ -167,7 +175,7 @@ def _size(given: str | None) -> int:
     return int(given)
 
 
-def _boolean(name: str, given: str) -> bool:
+def read_boolean(name: str, given: str) -> bool:
     if given not in BOOLEANS:
         raise Invalid("must be true or false", pointer=f"/{name}", code="type")
     return BOOLEANS[given]

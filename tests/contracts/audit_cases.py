@@ -12,6 +12,7 @@ result to the row.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from django.utils import timezone
@@ -71,6 +72,7 @@ EXEMPT = {
     "audit.record": "is what records",
     "audit.json_patch": "computes, writes nothing",
     "audit.told": "puts digests in the place of names, for record",
+    "audit.index_text": "its task records each partition (tests/integration/test_audit_search.py)",
     "audit.make_partitions": "its task records each partition (tests/integration/test_audit_partitions.py)",
     "kernels.hold_kernels": "use of a kernel is a sign of life, outside the net",
     "kernels.release_kernels": "use of a kernel is a sign of life, outside the net",
@@ -164,6 +166,12 @@ def _(actor: Actor) -> Arranged:
 
 
 # --- audit: people and reports
+
+
+@case("audit.record_export", "access.audit_exported")
+def _(actor: Actor) -> Arranged:
+    filters = {"family": ["kernel"]}
+    return lambda: audit.record_export(format="csv", filters=filters, actor=actor), SimpleNamespace(id="audit")
 
 
 @case("audit.erase_person", "access.person_erased")

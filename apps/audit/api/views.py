@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from rest_framework.request import Request
+
+from apps.audit.api.pages import SearchPagination
 from apps.audit.api.serializers import AuditEventSerializer
 from apps.audit.filters import AuditEventFilter
 from apps.audit.models import AuditEvent
@@ -10,12 +13,17 @@ from apps.core.api import DetailView, ListView
 
 
 class AuditEventListView(ListView):
-    """The trail, newest first."""
+    """The trail, newest first. A page reads a bounded part of it: it may be short, or empty, and still have a next."""
 
     queryset = AuditEvent.objects.all()
     serializer_class = AuditEventSerializer
     filterset_class = AuditEventFilter
+    pagination_class = SearchPagination
     scopes = {"GET": "audit:read"}
+
+    def known_parameters(self, request: Request) -> frozenset[str]:
+        """Counting would read the whole trail."""
+        return super().known_parameters(request) - {"count"}
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> Any:
         """Names of the whole page in one query."""
