@@ -43,16 +43,17 @@ def test_every_task_that_beat_asks_for_exists() -> None:
     assert {entry["task"] for entry in app.conf.beat_schedule.values()} <= set(app.tasks)
 
 
-class TestObjectStorage:
-    @pytest.fixture(scope="class")
-    def endpoint(self) -> Iterator[str]:
-        """A real S3 server over HTTP, on a free port."""
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-        server.stop()
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """A real S3 server over HTTP, on a free port."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
 
+
+class TestObjectStorage:
     @pytest.fixture(autouse=True)
     def bucket(self, committed_db: str, home: Path, endpoint: str, settings: LazySettings) -> Any:
         client = boto3.client("s3", endpoint_url=endpoint, **CREDENTIALS)
