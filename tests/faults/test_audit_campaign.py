@@ -57,11 +57,14 @@ def test_no_flipped_bit_goes_undetected(owner: psycopg.Connection[Any]) -> None:
 
 
 def test_no_deleted_row_goes_undetected(owner: psycopg.Connection[Any]) -> None:
-    """A person without a value stands behind nothing: those rows are left out."""
+    """Left out: a person without a value stands behind nothing, and without the row of the newest copy the trail is
+    as after a crash between the copy and its row: the next sealer copies it again.
+    """
     generator, undetected, tried = random.Random(SEED), [], 0
     for table in alterations.KEYS.keys() - {"audit_auditperson"}:
         keys = ", ".join(f'"{name}"' for name in alterations.KEYS[table])
         rows = owner.execute(f"SELECT {keys} FROM {table} ORDER BY {keys}".encode()).fetchall()
+        rows = rows[:-1] if table == "audit_auditcopy" else rows
         for key in generator.sample(rows, min(ROWS, len(rows))):
             tried += 1
             if not _deletion_is_found(owner, table, key):
