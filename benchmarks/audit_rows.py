@@ -95,7 +95,9 @@ def load(
 
     ``connection`` is the owner's, in autocommit. Months that are over get partitions and, in the end, text indexes.
     """
-    last = (until or datetime.now(UTC)).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1 - bool(until))
+    last = (until or datetime.now(UTC)).replace(minute=0, second=0, microsecond=0)
+    if last.day == 1 and last.hour == 0:
+        last += timedelta(hours=1)
     spans = _spans(last, months)
     chance = random.Random(seed)
     for number, (start, end) in enumerate(spans):

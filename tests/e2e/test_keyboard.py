@@ -1,8 +1,13 @@
 """The main paths without a mouse: log in, start a run, stop it."""
 
+import re
+
 import pytest
+from django.db import transaction
 from playwright.sync_api import Page, expect
 
+from apps.audit import services as audit
+from apps.core.actors import SYSTEM
 from apps.training.models import TrainingRun
 from tests.e2e.conftest import PASSWORD, Open
 from tests.support.run_rows import make_user
@@ -64,6 +69,27 @@ def test_the_slash_key_leads_to_the_search(open_window: Open) -> None:
     visit.page.keyboard.press("/")
 
     assert visit.page.evaluate("document.activeElement.id") == "search"
+
+
+def test_an_event_is_found_and_proven_with_the_keyboard_alone(open_window: Open) -> None:
+    make_user("ada", role="operator")
+    with transaction.atomic():
+        audit.record(type="kernel.registered", subject=("kernel", "a-kernel"), actor=SYSTEM, reason="needle")
+    audit.seal()
+    visit = open_window()
+    visit.log_in("ada")
+    page = visit.go("/audit")
+
+    tab_to(page, "id_q")
+    page.keyboard.type("NEEDLE")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="kernel.registered", exact=True).focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Verify now").focus()
+    page.keyboard.press("Enter")
+
+    expect(page.locator("#proof .tone-good")).to_have_text("proven")
+    expect(page).to_have_url(re.compile(r"/audit/events/[0-9a-f-]+$"))
 
 
 def tab_to(page: Page, element: str) -> None:

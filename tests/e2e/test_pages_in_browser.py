@@ -5,6 +5,7 @@ from django.db import transaction
 from playwright.sync_api import expect
 
 from apps.audit import services as audit
+from apps.audit.models import AuditEvent
 from apps.audit.watched import image
 from apps.blueprints.models import BlueprintVersion
 from apps.blueprints.services import load_starter_library
@@ -37,6 +38,7 @@ def paths(live_site: str) -> dict[str, str]:
     make_run(name="digits-failed", state=RunState.FAILED, done=6, failure="its workers were lost 6 times")
     kernel = make_kernel()
     make_reports(kernel)
+    event = AuditEvent.objects.filter(subject_id=str(kernel.pk)).latest("id")
     return {
         "runs": "/runs",
         "runs-none": "/runs?state=RECOVERING",
@@ -50,6 +52,11 @@ def paths(live_site: str) -> dict[str, str]:
         "checkpoints": "/checkpoints",
         "fleet": "/fleet",
         "audit": "/audit",
+        "audit-found": f"/audit?family=kernel&subject_id={kernel.pk}",
+        "audit-none": "/audit?q=nothing-has-this",
+        "audit-wrong": "/audit?since=yesterday&actor=nobody-of-that-name",
+        "audit-event": f"/audit/events/{event.pk}",
+        "audit-proof": f"/audit/events/{event.pk}/proof",
         "reports": "/audit/reports",
         "reports-asking": "/audit/reports?ask=change",
         "search": "/search?q=digits",

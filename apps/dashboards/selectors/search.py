@@ -1,10 +1,16 @@
-"""One box that finds runs and kernels, by part of a name, by id, or kernels by the start of their digest."""
+"""One box that finds runs and kernels, by part of a name, by id, or kernels by the start of their digest.
+
+By a whole id it also finds an event, and the events about what has the id.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from apps.accounts.roles import Scope
-from apps.dashboards.selectors import library, runs
+from apps.audit.models import AuditEvent
+from apps.audit.search import Search, search
+from apps.core.ids import parse_id
+from apps.dashboards.selectors import library, runs, trail
 from apps.kernels.models import Kernel
 from apps.training.models import TrainingRun
 
@@ -15,10 +21,18 @@ MAX_HITS = 20
 class Hits:
     runs: Sequence[TrainingRun]
     kernels: Sequence[Kernel]
+    events: Sequence[trail.Line] = ()
+    """Those about the thing that has the id."""
+    event: AuditEvent | None = None
+    """The one that has the id itself."""
 
     @property
     def count(self) -> int:
         return len(self.runs) + len(self.kernels)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.count or self.events or self.event)
 
 
 def find(text: str, *, scopes: frozenset[str]) -> Hits:
@@ -27,7 +41,11 @@ def find(text: str, *, scopes: frozenset[str]) -> Hits:
         return Hits(runs=[], kernels=[])
     found_runs = TrainingRun.objects.filter(runs.text_matches(text)).defer(*runs.HEAVY)
     found_kernels = Kernel.objects.filter(library.text_matches(text)).defer("report")
+    key = parse_id(text) if Scope.AUDIT_READ in scopes else None
+    about = search(Search(subject_id=str(key)), size=MAX_HITS).events if key else []
     return Hits(
+        events=trail.lines_of(about),
+        event=AuditEvent.objects.filter(pk=key).first() if key else None,
         runs=list(found_runs[:MAX_HITS]) if Scope.RUNS_READ in scopes else [],
         kernels=list(found_kernels[:MAX_HITS]) if Scope.LIBRARY_READ in scopes else [],
     )

@@ -1,12 +1,17 @@
 """The audit trail as sentences: who did what to which thing, and why."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
+
+from django.db.models import Q
+from django.urls import reverse
 
 from apps.audit import selectors as audit
 from apps.audit.catalogue import EVENT_TYPES
-from apps.audit.models import AuditEvent
+from apps.audit.models import AuditEvent, AuditLeaf
+from apps.audit.search import Position, Search, search
 from apps.blueprints.models import Blueprint, BlueprintVersion
 from apps.checkpoints.models import Checkpoint
 from apps.core.ids import parse_id
@@ -14,37 +19,26 @@ from apps.kernels.models import Kernel
 from apps.training.models import Seed, TrainingRun
 
 PAGE_SIZE = 50
-FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(kind.family for kind in EVENT_TYPES.values()))
-PAGES: Mapping[str, str] = {"run": "dashboards:run", "kernel": "dashboards:kernel"}
-"""Kinds of subjects that have a page of their own."""
+LOOK_BACK = 200
+"""Earlier events of a subject that are looked through for what a value was before."""
 
 
 @dataclass(frozen=True, slots=True)
-class TrailFilter:
-    family: str = ""
-    subject: str = ""
-    before: UUID | None = None
+class Named:
+    """What a subject is called, where that is not personal, and its page, if it has one."""
 
-    @classmethod
-    def parse(cls, query: Mapping[str, str]) -> "TrailFilter":
-        subject = parse_id(query.get("subject", ""))
-        return cls(
-            family=query.get("family", "") if query.get("family") in FAMILIES else "",
-            subject=str(subject) if subject else "",
-            before=parse_id(query.get("before", "")),
-        )
+    name: str = ""
+    href: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One event as a sentence: ``who`` ``verb`` ``name``."""
+    """One event as a sentence: ``who`` ``verb`` ``subject``."""
 
     event: AuditEvent
     who: str
     verb: str
-    name: str
-    page: str
-    """The name of the URL of the subject's page, or nothing."""
+    subject: Named
     to: str
     """The state that it was moved to, or what was asked of it."""
 
@@ -52,28 +46,92 @@ class Line:
     def is_refusal(self) -> bool:
         return self.event.outcome != "success"
 
+    @property
+    def says_subject(self) -> bool:
+        """Of a person the trail shows no number where the sentence is about who did it."""
+        return self.event.subject_type != "user" or self.event.type == "access.user_created"
+
 
 @dataclass(frozen=True, slots=True)
 class TrailPage:
+    """``after`` is where the next page begins; a page that ``is_short`` looked no further than there."""
+
     lines: Sequence[Line]
-    next_before: UUID | None
+    after: Position | None
+    is_short: bool
 
 
-def page(wanted: TrailFilter) -> TrailPage:
-    """The newest events that fit. A fixed number of queries; ids are version 7, so they sort by time."""
-    events = AuditEvent.objects.order_by("-id")
-    if wanted.family:
-        events = events.filter(type__startswith=f"{wanted.family}.")
-    if wanted.subject:
-        events = events.filter(subject_id=wanted.subject)
-    if wanted.before is not None:
-        events = events.filter(id__lt=wanted.before)
-    rows = list(events[: PAGE_SIZE + 1])
-    shown = rows[:PAGE_SIZE]
-    return TrailPage(lines=_lines(shown), next_before=shown[-1].pk if len(rows) > PAGE_SIZE else None)
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One value of an event's difference. ``old`` is None where it is not known."""
+
+    path: str
+    old: Any
+    is_old_known: bool
+    new: Any
+    is_removed: bool
 
 
-def _lines(events: Sequence[AuditEvent]) -> list[Line]:
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """One event with all that its page shows."""
+
+    line: Line
+    changes: Sequence[Change]
+    index: int | None
+    """Its place in the tree, None while it is not sealed."""
+
+
+def page(wanted: Search, *, after: Position | None) -> TrailPage:
+    """The newest events that fit."""
+    found = search(wanted, size=PAGE_SIZE, after=after)
+    return TrailPage(lines=lines_of(found.events), after=found.after, is_short=found.is_short)
+
+
+def portrait(event_id: UUID) -> Portrait | None:
+    """None: there is no such event in the event store."""
+    event = AuditEvent.objects.filter(pk=event_id).first()
+    if event is None:
+        return None
+    (line,) = lines_of([event])
+    index = AuditLeaf.objects.filter(event_id=event.pk).values_list("index", flat=True).first()
+    return Portrait(line=line, changes=_changes(event), index=index)
+
+
+def _changes(event: AuditEvent) -> list[Change]:
+    """The difference as old and new: an event has new values only, the old ones stand in earlier events."""
+    operations = [operation for operation in event.diff if isinstance(operation, dict)]
+    before = _before(event, {operation["path"] for operation in operations if operation.get("op") != "add"})
+    return [
+        Change(
+            path=operation["path"].removeprefix("/").replace("~1", "/").replace("~0", "~"),
+            old=before.get(operation["path"]),
+            is_old_known=operation["path"] in before or operation.get("op") == "add",
+            new=operation.get("value"),
+            is_removed=operation.get("op") == "remove",
+        )
+        for operation in operations
+    ]
+
+
+def _before(event: AuditEvent, paths: set[str]) -> dict[str, Any]:
+    """Path -> the last value that an earlier event of the subject gave it."""
+    if not paths:
+        return {}
+    earlier = audit.events_of(subject_type=event.subject_type, subject_id=event.subject_id).filter(
+        Q(at__lt=event.at) | Q(at=event.at, id__lt=event.pk)
+    )
+    found: dict[str, Any] = {}
+    for diff in earlier.values_list("diff", flat=True)[:LOOK_BACK]:
+        for operation in diff:
+            if operation.get("path") in paths - found.keys():
+                found[operation["path"]] = operation.get("value")
+        if len(found) == len(paths):
+            break
+    return found
+
+
+def lines_of(events: Sequence[AuditEvent]) -> list[Line]:
     people = audit.actor_names(event.actor_id for event in events)
     names = _names(events)
     return [
@@ -81,8 +139,7 @@ def _lines(events: Sequence[AuditEvent]) -> list[Line]:
             event=event,
             who=people.get(event.actor_id, "somebody") if event.actor_id else f"the {event.actor_kind}",
             verb=EVENT_TYPES[event.type].sentence if event.type in EVENT_TYPES else event.type,
-            name=names.get((event.subject_type, event.subject_id), ""),
-            page=PAGES.get(event.subject_type, ""),
+            subject=names.get((event.subject_type, event.subject_id), Named()),
             to=_target(event),
         )
         for event in events
@@ -95,33 +152,65 @@ def _target(event: AuditEvent) -> str:
     return str(changes.get("/state") or changes.get("/command") or "") if is_move else ""
 
 
-def _names(events: Sequence[AuditEvent]) -> dict[tuple[str, str], str]:
+def _names(events: Sequence[AuditEvent]) -> dict[tuple[str, str], Named]:
     """What the subjects are called, where they have a name that is not personal. One query a kind."""
-    found: dict[tuple[str, str], str] = {}
-    named: dict[str, type[TrainingRun | Kernel | Blueprint]] = {
-        "run": TrainingRun,
-        "kernel": Kernel,
-        "blueprint": Blueprint,
-    }
-    for kind, model in named.items():
+    found: dict[tuple[str, str], Named] = {}
+    for kind, reader in READERS.items():
         ids = _ids(events, kind)
         if ids:
-            found |= {
-                (kind, str(key)): name for key, name in model.objects.filter(pk__in=ids).values_list("pk", "name")
-            }
-    ids = _ids(events, "seed")
-    for seed in Seed.objects.filter(pk__in=ids).select_related("slot", "run") if ids else []:
-        found["seed", str(seed.pk)] = f"{seed} of {seed.run.name}"
-    ids = _ids(events, "blueprint_version")
-    for version in BlueprintVersion.objects.filter(pk__in=ids).select_related("blueprint") if ids else []:
-        found["blueprint_version", str(version.pk)] = str(version)
-    ids = _ids(events, "checkpoint")
-    checkpoints = list(Checkpoint.objects.filter(pk__in=ids).values_list("pk", "epoch", "run_id") if ids else [])
-    runs = dict(TrainingRun.objects.filter(pk__in={row[2] for row in checkpoints}).values_list("pk", "name"))
+            found |= {(kind, str(key)): named for key, named in reader(ids)}
     return found | {
-        ("checkpoint", str(key)): f"after epoch {epoch} of {runs.get(run_id, run_id)}"
-        for key, epoch, run_id in checkpoints
+        ("report", event.subject_id): Named("", f"{reverse('dashboards:reports')}#r-{event.subject_id}")
+        for event in events
+        if event.subject_type == "report"
     }
+
+
+Read = Iterable[tuple[UUID, Named]]
+
+
+def _runs(ids: set[UUID]) -> Read:
+    for key, name in TrainingRun.objects.filter(pk__in=ids).values_list("pk", "name"):
+        yield key, Named(name, reverse("dashboards:run", args=[key]))
+
+
+def _kernels(ids: set[UUID]) -> Read:
+    for key, name in Kernel.objects.filter(pk__in=ids).values_list("pk", "name"):
+        yield key, Named(name, reverse("dashboards:kernel", args=[key]))
+
+
+def _blueprints(ids: set[UUID]) -> Read:
+    for key, name in Blueprint.objects.filter(pk__in=ids).values_list("pk", "name"):
+        yield key, Named(name, reverse("dashboards:library"))
+
+
+def _versions(ids: set[UUID]) -> Read:
+    for version in BlueprintVersion.objects.filter(pk__in=ids).select_related("blueprint"):
+        yield version.pk, Named(str(version), reverse("dashboards:library"))
+
+
+def _seeds(ids: set[UUID]) -> Read:
+    for seed in Seed.objects.filter(pk__in=ids).select_related("slot", "run"):
+        page = reverse("dashboards:run", args=[seed.run_id])
+        yield seed.pk, Named(f"{seed} of {seed.run.name}", f"{page}#seed-{seed.number}")
+
+
+def _checkpoints(ids: set[UUID]) -> Read:
+    rows = list(Checkpoint.objects.filter(pk__in=ids).values_list("pk", "epoch", "run_id"))
+    runs = dict(TrainingRun.objects.filter(pk__in={row[2] for row in rows}).values_list("pk", "name"))
+    for key, epoch, run_id in rows:
+        page = f"{reverse('dashboards:checkpoints')}?run={run_id}"
+        yield key, Named(f"after epoch {epoch} of {runs.get(run_id, run_id)}", page)
+
+
+READERS = {
+    "run": _runs,
+    "kernel": _kernels,
+    "blueprint": _blueprints,
+    "blueprint_version": _versions,
+    "seed": _seeds,
+    "checkpoint": _checkpoints,
+}
 
 
 def _ids(events: Sequence[AuditEvent], kind: str) -> set[UUID]:

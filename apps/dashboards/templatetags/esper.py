@@ -1,5 +1,6 @@
 """What templates say often: numbers, states, times, evidence. Everything here is a pure function of its arguments."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -130,6 +131,14 @@ def _text(value: object) -> str:
     if isinstance(value, int | float):
         return numbers.plain(value)
     return numbers.MISSING if value is None else str(value)
+
+
+@register.filter
+def told(value: object) -> str:
+    """A value of an event's difference, exactly: text as it is, everything else as JSON; nothing is a dash."""
+    if value is None:
+        return numbers.MISSING
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 @register.filter
