@@ -11,15 +11,18 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.conf import settings
 
-from apps.audit.verifier import DASH, ED25519, Verifier
+from apps.audit.verifier import DASH, ED25519, SEPARATOR, Checkpoint, Verifier, Wrong
 from apps.core.errors import Unavailable
 
+log = structlog.get_logger(__name__)
+
 MARK = "PRIVATE+KEY+"
-CURRENT, PREVIOUS = "signing.key", "previous.key"
+CURRENT, PREVIOUS, LAST = "signing.key", "previous.key", "last.note"
 SEED_BYTES = 32
 
 
@@ -117,6 +120,8 @@ def load() -> Ring | None:
 def _read(name: str) -> SigningKey | None:
     path = folder() / name
     try:
+        if path.stat().st_mode & 0o077:
+            raise KeyFault(f"the audit key {path} can be read by others: chmod 600 it, or rotate it if they did")
         return SigningKey.parse(path.read_text(encoding="ascii"), source=str(path))
     except FileNotFoundError:
         return None
@@ -135,16 +140,52 @@ def turn() -> Ring:
     if ring is None:
         return make_first()
     if ring.previous is None:
-        os.link(folder() / CURRENT, folder() / PREVIOUS)
+        _keep_as_previous()
     elif ring.previous != ring.current:
         return ring
     return _put(SigningKey.make(ring.current.name), replace=True)
+
+
+def _keep_as_previous() -> None:
+    try:
+        os.link(folder() / CURRENT, folder() / PREVIOUS)
+    except FileExistsError:
+        raise KeyFault("another process is rotating the audit key: look at the trail, then try again") from None
+    except OSError as error:
+        raise KeyFault(f"the audit key {folder() / PREVIOUS} cannot be written: {error}") from None
 
 
 def forget_previous() -> None:
     """The previous key has vouched for the current one: nobody needs it any more."""
     if not is_from_environment():
         (folder() / PREVIOUS).unlink(missing_ok=True)
+
+
+def last_signed() -> Checkpoint | None:
+    """What was signed last from this folder: it lies outside of the database, whose owner cannot take it back."""
+    try:
+        text, _, _ = (folder() / LAST).read_text(encoding="utf-8").partition(SEPARATOR)
+        return Checkpoint.parse(text + "\n")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, Wrong) as error:
+        raise KeyFault(f"{folder() / LAST}, the note that was signed last, cannot be read: {error}") from None
+
+
+def remember(note: str) -> None:
+    """Keep what was signed last, in one step. A folder that cannot be written is told of and stops nothing."""
+    path = folder() / LAST
+    draft = path.with_name(f".{LAST}.{secrets.token_hex(4)}")
+    try:
+        folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft.write_text(note, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        log.warning("audit_note_not_kept", path=str(path), error=str(error))
+
+
+def forget_last_signed() -> None:
+    (folder() / LAST).unlink(missing_ok=True)
 
 
 def _put(key: SigningKey, *, replace: bool) -> Ring:

@@ -172,6 +172,7 @@ class AuditVerification(AppendOnly):
     first = models.BigIntegerField()
     size = models.BigIntegerField()
     findings_count = models.BigIntegerField()
+    unchecked_count = models.BigIntegerField(default=0)
     findings = models.JSONField(default=list)
     seconds = models.FloatField()
 

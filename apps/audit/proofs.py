@@ -1,5 +1,7 @@
 """Proofs from the stored tree: that an event is under a signed root, and that a root only ever grew (RFC 9162)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from django.db.models import QuerySet
@@ -8,7 +10,7 @@ from apps.audit.canonical import plain
 from apps.audit.merkle import TILE, Tree
 from apps.audit.models import AuditCheckpoint, AuditCopy, AuditEvent, AuditKey, AuditLeaf, AuditNode
 from apps.audit.services.recording import LEAF_COLUMNS
-from apps.core.errors import Conflict, NotFound
+from apps.core.errors import Conflict, NotFound, Unavailable
 
 
 def read_tile(group: int, tile: int) -> list[bytes]:
@@ -16,6 +18,12 @@ def read_tile(group: int, tile: int) -> list[bytes]:
     rows = AuditLeaf.objects.all() if group == 0 else AuditNode.objects.filter(group=group)
     within = rows.filter(index__gte=tile * TILE, index__lt=(tile + 1) * TILE)
     return [bytes(digest) for digest in within.order_by("index").values_list("digest", flat=True)]
+
+
+def tree_size() -> int:
+    """How many leaves the tree has: one more than the last one's index."""
+    last = AuditLeaf.objects.order_by("-index").values_list("index", flat=True).first()
+    return 0 if last is None else int(last) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ def inclusion(event: AuditEvent, *, size: int | None = None) -> Inclusion:
     Raises:
         Conflict: the event is not sealed yet, or not in that tree. NotFound: there is no such checkpoint.
     """
-    index = AuditLeaf.objects.filter(event_id=event.pk).values_list("index", flat=True).first()
+    index = AuditLeaf.objects.filter(event_id=event.pk, at=event.at).values_list("index", flat=True).first()
     if index is None:
         raise Conflict("this event is not sealed yet: the sealer runs every few seconds", code="not_sealed")
     checkpoint = checkpoint_of(size)
@@ -54,7 +62,9 @@ def inclusion(event: AuditEvent, *, size: int | None = None) -> Inclusion:
         raise Conflict(
             f"the event is leaf {index}: the tree of {checkpoint.size} leaves was signed before it", code="not_in_tree"
         )
-    return Inclusion(index=index, checkpoint=checkpoint, path=Tree(read_tile).inclusion(index, checkpoint.size))
+    with _whole_tree():
+        path = Tree(read_tile).inclusion(index, checkpoint.size)
+    return Inclusion(index=index, checkpoint=checkpoint, path=path)
 
 
 def consistency(*, first: int, second: int | None = None) -> Consistency:
@@ -66,7 +76,17 @@ def consistency(*, first: int, second: int | None = None) -> Consistency:
     old, new = checkpoint_of(first), checkpoint_of(second)
     if old.size > new.size:
         raise Conflict(f"a tree of {old.size} leaves is not the beginning of one of {new.size}", code="order")
-    return Consistency(first=old, second=new, path=Tree(read_tile).consistency(old.size, new.size))
+    with _whole_tree():
+        path = Tree(read_tile).consistency(old.size, new.size)
+    return Consistency(first=old, second=new, path=path)
+
+
+@contextmanager
+def _whole_tree() -> Iterator[None]:
+    try:
+        yield
+    except LookupError as error:
+        raise Unavailable(f"{error}: run manage.py verify_audit", code="tree_damaged") from error
 
 
 def checkpoint_of(size: int | None) -> AuditCheckpoint:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from django.conf import LazySettings
 from django.core.files.storage import storages
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
-from django.utils import timezone
 
 from apps.audit import services, tasks
 from apps.audit.models import AuditArchive, AuditEvent
@@ -21,6 +21,7 @@ from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict, NotFound, Unavailable
 from tests.support.audit import backdated, own_home, record, sealed
 from tests.support.stack import Servers
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("committed_db", "home")
 
@@ -132,18 +133,40 @@ class TestRefusals:
 
         assert AuditEvent.objects.filter(pk=january[0].pk).exists()
 
-    @pytest.mark.parametrize("claimed", [None, 99])
+    @pytest.mark.parametrize(
+        ("is_told", "events", "refusal"),
+        [(False, 3, "no event of this transaction says"), (True, 99, "is not archived")],
+    )
     def test_the_application_role_cannot_detach_what_is_not_archived(
-        self, january: list[AuditEvent], claimed: int | None
+        self, january: list[AuditEvent], is_told: bool, events: int, refusal: str
     ) -> None:
         def detach() -> None:
             with transaction.atomic(), connection.cursor() as cursor:
-                if claimed is not None:
-                    AuditArchive.objects.create(partition=MONTH, events=claimed, bytes=1, at=timezone.now())
-                cursor.execute("SELECT esper_audit_detach_partition(%s)", [MONTH])
+                if is_told:
+                    services.record(type="audit.partition_archived", subject=("partition", MONTH), actor=SYSTEM)
+                cursor.execute("SELECT esper_audit_detach_partition(%s, 'x', 'y', %s, 1)", [MONTH, events])
 
-        with pytest.raises(DatabaseError, match="is not archived"):
+        with pytest.raises(DatabaseError, match=refusal):
             detach()
+
+    def test_an_event_that_commits_meanwhile_is_not_lost(
+        self, january: list[AuditEvent], servers: Servers, committed_db: str
+    ) -> None:
+        """The archive waits for whoever still writes into the month, and then sees what they wrote."""
+        columns = ", ".join((*services.LEAF_COLUMNS[1:], "leaf"))
+        with psycopg.connect(servers.url("app", committed_db)) as late, ThreadPoolExecutor(1) as pool:
+            late.execute(
+                f"INSERT INTO audit_auditevent (id, {columns}) SELECT gen_random_uuid(), {columns} "
+                "FROM audit_auditevent WHERE id = %s".encode(),
+                [january[0].pk],
+            )
+            attempt = pool.submit(archive)
+            wait_until(lambda: _is_waiting_for_lock(late), seconds=4)
+            late.commit()
+
+            with pytest.raises(Conflict, match="cannot be detached now"):
+                attempt.result(timeout=30)
+        assert AuditEvent.objects.filter(pk=january[0].pk).exists()
 
     def test_an_interrupted_attempt_is_begun_again(
         self, january: list[AuditEvent], monkeypatch: pytest.MonkeyPatch
@@ -156,6 +179,13 @@ class TestRefusals:
         assert not AuditArchive.objects.exists()
 
         assert archive().events == 3
+
+
+def _is_waiting_for_lock(connection: psycopg.Connection[Any]) -> bool:
+    row = connection.execute(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+    ).fetchone()
+    return row is not None and row[0] > 0
 
 
 def _die(**event: Any) -> None:

@@ -1,4 +1,4 @@
-"""Refused access is an event: who asked for what, and which scope they lack; once a minute, so that a loop fills nothing."""
+"""Refused access is an event: who asked for what, and which scope they lack; once a minute for each address."""
 
 from typing import Any
 

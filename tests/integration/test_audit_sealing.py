@@ -12,7 +12,9 @@ import psycopg
 import pytest
 from django.conf import LazySettings
 from django.core.files.storage import storages
-from django.db import connection, transaction
+from django.core.management import CommandError, call_command
+from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
 
 from apps.audit import keys, proofs, services
 from apps.audit.keys import KeyFault, SigningKey
@@ -29,6 +31,7 @@ from apps.audit.services import sealing
 from apps.audit.verifier import Frontier, Verifier, check_consistency, open_checkpoint, open_note
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict
+from tests.support.alterations import open_store
 from tests.support.audit import own_home, record, sealed
 from tests.support.stack import Servers
 
@@ -243,7 +246,7 @@ class TestKeys:
         sealed(1)
 
         assert AuditKey.objects.get().verifier == str(key.verifier)
-        assert not (home / "audit").exists()
+        assert not (home / "audit" / "signing.key").exists()
 
     @pytest.mark.parametrize("text", ["", "PRIVATE+KEY+", "PRIVATE+KEY+a+00000000+AAAA", "secret", "PRIVATE+KEY+a+b"])
     def test_a_malformed_key_is_told_without_showing_it(self, settings: LazySettings, text: str) -> None:
@@ -344,11 +347,11 @@ class TestCopies:
             with storages["default"].open(checkpoint.copy.name) as file:
                 assert file.read().decode() == checkpoint.note
 
-    def test_each_checkpoint_stands_in_the_log(self, capsys: pytest.CaptureFixture[str], caplog: Any) -> None:
+    def test_each_checkpoint_stands_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
         sealed(1)
 
-        said = caplog.text + capsys.readouterr().err
-        assert AuditCheckpoint.objects.get().root.hex() in said
+        (line,) = [record for record in caplog.records if "audit_checkpoint" in str(record.msg)]
+        assert line.msg["note"] == AuditCheckpoint.objects.get().note, "whole, so that its signature can be checked"
 
     def test_sealing_goes_on_while_the_storage_is_away_and_copies_catch_up(self, home: Path) -> None:
         (home / "objects").write_text("a file where the folder should be")
@@ -372,6 +375,130 @@ class TestCopies:
 
         assert services.copy_checkpoints() == 1
         assert AuditCopy.objects.get().checkpoint_id == 1
+
+
+class TestWhatWasSignedLast:
+    """Beside the key, out of reach of the database's owner, lies the note that was signed last."""
+
+    def rewrite_the_tail(self, servers: Servers, database: str) -> None:
+        """As an owner could: the newest seal is taken back, one of its events changed, and all queued again."""
+        with open_store(servers.url("owner", database)) as owner:
+            owner.execute("DELETE FROM audit_auditcopy WHERE size > 3")
+            owner.execute("DELETE FROM audit_auditcheckpoint WHERE size > 3")
+            owner.execute(
+                "INSERT INTO audit_auditpending (event_id, at, leaf) "
+                "SELECT event_id, at, sha256(digest) FROM audit_auditleaf WHERE index >= 3"
+            )
+            owner.execute("DELETE FROM audit_auditleaf WHERE index >= 3")
+
+    def test_a_rewritten_tail_is_not_signed(self, servers: Servers, committed_db: str) -> None:
+        sealed(3)
+        sealed(2)
+        self.rewrite_the_tail(servers, committed_db)
+
+        with pytest.raises(KeyFault, match="are not the continuation of the 5 that were signed last"):
+            services.seal()
+
+        assert AuditCheckpoint.objects.latest("size").size == 3
+
+    def test_a_backup_that_was_restored_is_accepted_on_request_and_says_so(
+        self, servers: Servers, committed_db: str
+    ) -> None:
+        sealed(3)
+        sealed(2)
+        self.rewrite_the_tail(servers, committed_db)
+        with pytest.raises(CommandError, match="--reason"):
+            call_command("seal_audit", "--trail-was-restored")
+
+        call_command("seal_audit", "--trail-was-restored", "--reason", "the disk died")
+
+        event = AuditEvent.objects.get(type="audit.restored")
+        assert (event.reason, event.payload["given_up"].splitlines()[1]) == ("the disk died", "5")
+        assert services.seal().count == 0
+
+    def test_nothing_is_given_up_while_the_trail_goes_on(self) -> None:
+        sealed(3)
+
+        with pytest.raises(Conflict, match="nothing to accept"):
+            services.accept_restored_trail(actor=SYSTEM, reason="to be sure")
+
+
+class TestTheApplicationRole:
+    """What our own database role could try, as code that was taken over would."""
+
+    def run(self, statement: str) -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    def test_leaves_that_it_placed_without_a_checkpoint_get_one(self) -> None:
+        for number in range(300):
+            record(number)
+        self.run("SELECT esper_audit_seal(299)")
+        assert not AuditCheckpoint.objects.exists()
+
+        services.seal()
+
+        newest = AuditCheckpoint.objects.latest("size")
+        assert (newest.size, bytes(newest.root)) == (300, root_of_leaves())
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "INSERT INTO audit_auditnode VALUES (1, 0, '\\x00')",
+            "INSERT INTO audit_auditcheckpoint VALUES (4, now(), '\\x00', 'note', 'key')",
+            "INSERT INTO audit_auditleaf VALUES (4, gen_random_uuid(), now(), '\\x00')",
+            "INSERT INTO audit_auditpending VALUES (gen_random_uuid(), now(), '\\x00')",
+            "INSERT INTO audit_auditarchive VALUES ('audit_auditevent_2026_01', 'x', 'x', 1, 1, now())",
+            "DELETE FROM audit_auditpending",
+            "SELECT esper_audit_add_checkpoint(99, now(), '\\x00', 'note', 'key')",
+            "SELECT esper_audit_add_nodes()",
+        ],
+    )
+    def test_it_writes_nothing_into_the_tree(self, statement: str) -> None:
+        record()
+
+        with pytest.raises(DatabaseError):
+            self.run(statement)
+        assert services.seal().count == 1
+
+    def test_a_planted_key_does_not_stop_the_first_sealing(self) -> None:
+        AuditKey.objects.create(pk="00000000", verifier="nobody", admitted_at=timezone.now())
+
+        assert len(sealed(1)) == AuditCheckpoint.objects.latest("size").size
+
+    @pytest.mark.parametrize("change", ["at = at + interval '40 days'", "reason = 'twin'"])
+    def test_a_second_event_with_the_id_of_a_sealed_one_is_refused(self, change: str) -> None:
+        sealed(1)
+        name, _, value = change.partition(" = ")
+        columns = [column for column in (*services.LEAF_COLUMNS, "leaf") if column != name]
+        listed = ", ".join(columns)
+
+        with pytest.raises(DatabaseError):
+            self.run(f"INSERT INTO audit_auditevent ({listed}, {name}) SELECT {listed}, {value} FROM audit_auditevent")
+
+    @pytest.mark.parametrize("change", ["leaf = '\\x00'", "diff = '7'", "payload = '[]'"])
+    def test_an_event_out_of_shape_is_refused(self, change: str) -> None:
+        sealed(1)
+        name, _, value = change.partition(" = ")
+        columns = ", ".join(column for column in (*services.LEAF_COLUMNS[1:], "leaf") if column != name)
+
+        with pytest.raises(DatabaseError, match="audit_event_has_its_shape"):
+            self.run(
+                f"INSERT INTO audit_auditevent (id, {columns}, {name}) "
+                f"SELECT gen_random_uuid(), {columns}, {value} FROM audit_auditevent"
+            )
+
+    def test_months_begin_in_utc_whatever_its_time_zone_is(self) -> None:
+        self.run("SET LOCAL timezone = 'America/New_York'; SELECT esper_audit_make_partitions(8)")
+
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname LIKE 'audit_auditevent\\_2%%' "
+                "AND relispartition AND relkind = 'r'"
+            )
+            bounds = [bound for (bound,) in cursor.fetchall()]
+        assert len(bounds) == 9
+        assert all(bound.count("-01 00:00:00+00") == 2 for bound in bounds), bounds
 
 
 def test_the_note_is_text_that_other_tools_read() -> None:

@@ -178,7 +178,9 @@ def test_the_audit_trail_is_paged_and_bounded(client: Client) -> None:
     assert page.count("<li>") >= 14
 
 
-@pytest.mark.parametrize("query", ["family=nonsense", "after=x", "subject_id=x", "family=run&after=%00", "subject_id=%00"])
+@pytest.mark.parametrize(
+    "query", ["family=nonsense", "after=x", "subject_id=x", "family=run&after=%00", "subject_id=%00"]
+)
 def test_a_silly_audit_query_is_no_error(client: Client, query: str) -> None:
     assert client.get(f"/audit?{query}").status_code == 200
 

@@ -20,27 +20,86 @@ ALTER TABLE audit_auditpending SET (autovacuum_vacuum_scale_factor = 0.0, autova
 CREATE FUNCTION esper_audit_queue() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     INSERT INTO public.audit_auditpending (event_id, at, leaf) VALUES (NEW.id, NEW.at, NEW.leaf);
+    -- The event store's own key is (id, at): a second event of a sealed id would stand beside the tree.
+    IF EXISTS (SELECT FROM public.audit_auditleaf WHERE event_id = NEW.id) THEN
+        RAISE EXCEPTION 'there is a sealed event %', NEW.id USING ERRCODE = 'unique_violation';
+    END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER audit_queue AFTER INSERT ON audit_auditevent FOR EACH ROW EXECUTE FUNCTION esper_audit_queue();
 
 INSERT INTO audit_auditpending (event_id, at, leaf) SELECT id, at, leaf FROM audit_auditevent;
 
+-- What verification and replay read must at least have the right shape, whoever wrote it.
+ALTER TABLE audit_auditevent ADD CONSTRAINT audit_event_has_its_shape CHECK (
+    octet_length(leaf) = 32 AND jsonb_typeof(diff) = 'array' AND jsonb_typeof(payload) = 'object'
+);
+
+-- RFC 9162: the root over a power of two of digests.
+CREATE FUNCTION esper_audit_perfect(digests bytea[]) RETURNS bytea LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    WHILE array_length(digests, 1) > 1 LOOP
+        digests := ARRAY(
+            SELECT sha256('\\x01'::bytea || digests[2 * pair - 1] || digests[2 * pair])
+            FROM generate_series(1, array_length(digests, 1) / 2) AS pair ORDER BY pair
+        );
+    END LOOP;
+    RETURN digests[1];
+END $$;
+
+-- The roots of tiles of 256 that are full and have none yet: see apps/audit/merkle.py.
+CREATE FUNCTION esper_audit_add_nodes() RETURNS void LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+DECLARE
+    below bigint;
+    done bigint;
+BEGIN
+    SELECT coalesce(max(leaf.index) + 1, 0) INTO below FROM audit_auditleaf AS leaf;
+    FOR level IN 1..7 LOOP
+        SELECT coalesce(max(node.index) + 1, 0) INTO done FROM audit_auditnode AS node WHERE node."group" = level;
+        EXIT WHEN below / 256 <= done;
+        IF level = 1 THEN
+            INSERT INTO audit_auditnode ("group", index, digest)
+            SELECT level, leaf.index / 256, esper_audit_perfect(array_agg(leaf.digest ORDER BY leaf.index))
+            FROM audit_auditleaf AS leaf WHERE leaf.index >= done * 256 AND leaf.index < below / 256 * 256
+            GROUP BY leaf.index / 256;
+        ELSE
+            INSERT INTO audit_auditnode ("group", index, digest)
+            SELECT level, node.index / 256, esper_audit_perfect(array_agg(node.digest ORDER BY node.index))
+            FROM audit_auditnode AS node
+            WHERE node."group" = level - 1 AND node.index >= done * 256 AND node.index < below / 256 * 256
+            GROUP BY node.index / 256;
+        END IF;
+        below := below / 256;
+    END LOOP;
+END $$;
+
+-- The signed root of all leaves that there are: nothing else is a checkpoint.
+CREATE FUNCTION esper_audit_add_checkpoint(of_size bigint, signed_at timestamptz, of_root bytea, signed text, key text)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF of_size <> (SELECT coalesce(max(leaf.index) + 1, 0) FROM audit_auditleaf AS leaf) THEN
+        RAISE EXCEPTION 'there are not % leaves', of_size;
+    END IF;
+    INSERT INTO audit_auditcheckpoint (size, at, root, note, key_id) VALUES (of_size, signed_at, of_root, signed, key);
+END $$;
+
 -- Moves final rows from pending to the tree, numbered without gaps in the order of their ids (the time at which they
 -- were recorded: whoever waited for a row's lock recorded later). The only way into audit_auditleaf, and the only one
 -- out of audit_auditpending. A visible row whose xid is not below the snapshot's xmax was written in another cluster
 -- (a restored dump): it is final.
-CREATE FUNCTION esper_audit_seal(most integer) RETURNS TABLE (leaf_index bigint, leaf_digest bytea)
+CREATE FUNCTION esper_audit_seal(most integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     first bigint;
+    placed_now bigint;
 BEGIN
     PERFORM pg_advisory_xact_lock(7378697629483820);
     SELECT coalesce(max(leaf.index) + 1, 0) INTO first FROM audit_auditleaf AS leaf;
-    RETURN QUERY
     WITH taken AS (
-        SELECT event_id FROM audit_auditpending
-        WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) OR xid >= pg_snapshot_xmax(pg_current_snapshot())
+        SELECT event_id FROM audit_auditpending AS pending
+        WHERE (xid < pg_snapshot_xmin(pg_current_snapshot()) OR xid >= pg_snapshot_xmax(pg_current_snapshot()))
+            AND NOT EXISTS (SELECT FROM audit_auditleaf AS old WHERE old.event_id = pending.event_id)
         ORDER BY event_id LIMIT most
     ), gone AS (
         DELETE FROM audit_auditpending AS pending USING taken WHERE pending.event_id = taken.event_id
@@ -48,16 +107,19 @@ BEGIN
     ), placed AS (
         INSERT INTO audit_auditleaf AS leaf (index, event_id, at, digest)
         SELECT first + row_number() OVER (ORDER BY gone.event_id) - 1, gone.event_id, gone.at, gone.leaf
-        FROM gone WHERE NOT EXISTS (SELECT FROM audit_auditleaf AS old WHERE old.event_id = gone.event_id)
-        RETURNING leaf.index, leaf.digest
+        FROM gone RETURNING leaf.index
     )
-    SELECT placed.index, placed.digest FROM placed ORDER BY placed.index;
+    SELECT count(*) INTO placed_now FROM placed;
+    PERFORM esper_audit_add_nodes();
+    RETURN placed_now;
 END $$;
 
--- Takes a closed, sealed and archived month out of the event store. The table stays, as closed as it was; only its
--- owner can drop it.
-CREATE FUNCTION esper_audit_detach_partition(partition text) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '5s' AS $$
+-- Takes a closed, sealed and archived month out of the event store, if this very transaction says so in an event. The
+-- table stays, as closed as it was; only its owner can drop it.
+CREATE FUNCTION esper_audit_detach_partition(
+    partition text, archive_name text, archive_sha256 text, archive_events bigint, archive_bytes bigint
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '5s' SET timezone = 'UTC' AS $$
 DECLARE
     month date;
     held bigint;
@@ -70,25 +132,32 @@ BEGIN
     IF month + interval '1 month' > now() AT TIME ZONE 'UTC' THEN
         RAISE EXCEPTION '% is not over yet', partition;
     END IF;
-    EXECUTE format('SELECT count(*) FROM %I', partition) INTO held;
-    PERFORM FROM audit_auditarchive AS archive WHERE archive.partition = $1 AND archive.events = held;
+    PERFORM FROM audit_auditpending AS pending JOIN audit_auditevent AS event
+        ON event.id = pending.event_id AND event.at = pending.at
+        WHERE pending.xid = pg_current_xact_id() AND event.type = 'audit.partition_archived'
+        AND event.subject_id = partition;
     IF NOT FOUND THEN
-        RAISE EXCEPTION '% is not archived with its % events', partition, held;
+        RAISE EXCEPTION 'no event of this transaction says that % was archived', partition;
+    END IF;
+    LOCK TABLE audit_auditevent IN ACCESS EXCLUSIVE MODE;  -- whoever still writes into the month is waited for
+    EXECUTE format('SELECT count(*) FROM %I', partition) INTO held;
+    IF held <> archive_events THEN
+        RAISE EXCEPTION '% is not archived: it has % events, not %', partition, held, archive_events;
     END IF;
     EXECUTE format(
-        'SELECT count(*) FROM %I AS event LEFT JOIN audit_auditleaf AS leaf ON leaf.event_id = event.id '
-        'WHERE leaf.event_id IS NULL', partition
+        'SELECT count(*) FROM %I AS event LEFT JOIN audit_auditleaf AS leaf '
+        'ON leaf.event_id = event.id AND leaf.at = event.at WHERE leaf.event_id IS NULL', partition
     ) INTO held;
     IF held > 0 THEN
         RAISE EXCEPTION '% events of % are not sealed', held, partition;
     END IF;
+    INSERT INTO audit_auditarchive (partition, name, sha256, events, bytes, at)
+        VALUES (partition, archive_name, archive_sha256, archive_events, archive_bytes, now());
     EXECUTE format('ALTER TABLE audit_auditevent DETACH PARTITION %I', partition);
     EXECUTE format(
         'CREATE TRIGGER audit_append_only BEFORE INSERT OR UPDATE OR DELETE ON %I '
         'FOR EACH ROW EXECUTE FUNCTION esper_audit_refuse()', partition
     );
-    EXECUTE format('SELECT count(*) FROM %I', partition) INTO held;
-    RETURN held;
 END $$;
 
 -- Free text of a month that is over is found by a trigram index; the open month is scanned within the time filter.
@@ -113,15 +182,24 @@ BEGIN
     END LOOP;
 END $$;
 
-REVOKE ALL ON FUNCTION esper_audit_queue(), esper_audit_seal(integer), esper_audit_detach_partition(text),
-    esper_audit_index_text() FROM PUBLIC;
+-- A month begins and ends in UTC, whatever time zone the calling session has set.
+ALTER FUNCTION esper_audit_make_partitions(integer) SET timezone = 'UTC';
+ALTER FUNCTION esper_audit_index_text() SET timezone = 'UTC';
+
+REVOKE ALL ON FUNCTION esper_audit_queue(), esper_audit_perfect(bytea[]), esper_audit_add_nodes(),
+    esper_audit_add_checkpoint(bigint, timestamptz, bytea, text, text), esper_audit_seal(integer),
+    esper_audit_detach_partition(text, text, text, bigint, bigint), esper_audit_index_text() FROM PUBLIC;
 """
 
 UNSEAL = """
 DROP TRIGGER audit_queue ON audit_auditevent;
 DROP FUNCTION esper_audit_queue();
 DROP FUNCTION esper_audit_seal(integer);
-DROP FUNCTION esper_audit_detach_partition(text);
+DROP FUNCTION esper_audit_add_nodes();
+DROP FUNCTION esper_audit_perfect(bytea[]);
+DROP FUNCTION esper_audit_add_checkpoint(bigint, timestamptz, bytea, text, text);
+DROP FUNCTION esper_audit_detach_partition(text, text, text, bigint, bigint);
+ALTER TABLE audit_auditevent DROP CONSTRAINT audit_event_has_its_shape;
 DROP FUNCTION esper_audit_index_text();
 """
 
@@ -134,7 +212,19 @@ APPEND_ONLY = (
     "audit_auditverification",
     "audit_auditarchive",
 )
-WRITTEN_BY_FUNCTIONS = ("audit_auditpending", "audit_auditleaf")
+WRITTEN_BY_FUNCTIONS = (
+    "audit_auditpending",
+    "audit_auditleaf",
+    "audit_auditnode",
+    "audit_auditcheckpoint",
+    "audit_auditarchive",
+)
+FUNCTIONS = (
+    "esper_audit_seal(integer)",
+    "esper_audit_add_checkpoint(bigint, timestamptz, bytea, text, text)",
+    "esper_audit_detach_partition(text, text, text, bigint, bigint)",
+    "esper_audit_index_text()",
+)
 
 
 def close(apps, schema_editor):
@@ -155,7 +245,7 @@ def close(apps, schema_editor):
         )
     for table in set(APPEND_ONLY) - set(WRITTEN_BY_FUNCTIONS):
         schema_editor.execute(f"GRANT INSERT ON {table} TO {role}")
-    for function in ("esper_audit_seal(integer)", "esper_audit_detach_partition(text)", "esper_audit_index_text()"):
+    for function in FUNCTIONS:
         schema_editor.execute(f"GRANT EXECUTE ON FUNCTION {function} TO {role}")
 
 
@@ -255,6 +345,7 @@ class Migration(migrations.Migration):
                 ("first", models.BigIntegerField()),
                 ("size", models.BigIntegerField()),
                 ("findings_count", models.BigIntegerField()),
+                ("unchecked_count", models.BigIntegerField(default=0)),
                 ("findings", models.JSONField(default=list)),
                 ("seconds", models.FloatField()),
             ],

@@ -5,11 +5,12 @@ from apps.audit.services.partitions import archivable_partitions, archive_partit
 from apps.audit.services.people import erase_person
 from apps.audit.services.recording import LEAF_COLUMNS, json_patch, record, told
 from apps.audit.services.reporting import reproduce_report, request_report, write_report
-from apps.audit.services.sealing import copy_checkpoints, rotate_key, seal
+from apps.audit.services.sealing import accept_restored_trail, copy_checkpoints, rotate_key, seal
 from apps.audit.services.verifying import verified_size, verify_trail
 
 __all__ = [
     "LEAF_COLUMNS",
+    "accept_restored_trail",
     "archivable_partitions",
     "archive_partition",
     "copy_checkpoints",

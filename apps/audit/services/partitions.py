@@ -80,13 +80,6 @@ def archive_partition(*, partition: str, actor: Actor, reason: str) -> AuditArch
         raise Unavailable(f"the archive {name} could not be stored: {error}", code="storage") from error
     try:
         with transaction.atomic():
-            archive = AuditArchive(
-                partition=partition, name=name, sha256=digest, events=events, bytes=size, at=timezone.now()
-            )
-            archive.full_clean()
-            archive.save(force_insert=True)
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT esper_audit_detach_partition(%s)", [partition])
             audit.record(
                 type="audit.partition_archived",
                 subject=("partition", partition),
@@ -94,9 +87,12 @@ def archive_partition(*, partition: str, actor: Actor, reason: str) -> AuditArch
                 reason=reason,
                 payload={"name": name, "sha256": digest, "events": events, "bytes": size},
             )
+            with connection.cursor() as cursor:
+                values: list[str | int] = [partition, name, digest, events, size]
+                cursor.execute("SELECT esper_audit_detach_partition(%s, %s, %s, %s, %s)", values)
     except DatabaseError as error:
         raise Conflict(f"{partition} cannot be detached now: {str(error).splitlines()[0]}", code="detach") from error
-    return archive
+    return AuditArchive.objects.get(partition=partition)
 
 
 def _require_archivable(partition: str) -> None:
@@ -108,7 +104,8 @@ def _require_archivable(partition: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT count(*) FROM {connection.ops.quote_name(partition)} AS event "  # noqa: S608 - a known partition
-            "LEFT JOIN audit_auditleaf AS leaf ON leaf.event_id = event.id WHERE leaf.event_id IS NULL"
+            "LEFT JOIN audit_auditleaf AS leaf ON leaf.event_id = event.id AND leaf.at = event.at "
+            "WHERE leaf.event_id IS NULL"
         )
         unsealed = int(cursor.fetchone()[0])
     if unsealed:

@@ -5,7 +5,6 @@ sealer may be killed anywhere. Copies follow after the commit and are caught up 
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -16,9 +15,9 @@ from django.utils import timezone
 from apps.audit import keys
 from apps.audit import services as audit
 from apps.audit.keys import KeyFault, Ring, SigningKey, sign_note
-from apps.audit.merkle import Tree, new_nodes
-from apps.audit.models import AuditCheckpoint, AuditCopy, AuditKey, AuditLeaf, AuditNode, AuditPending
-from apps.audit.proofs import read_tile, uncopied_checkpoints
+from apps.audit.merkle import Tree
+from apps.audit.models import AuditCheckpoint, AuditCopy, AuditKey, AuditPending
+from apps.audit.proofs import read_tile, tree_size, uncopied_checkpoints
 from apps.audit.verifier import Checkpoint
 from apps.core.actors import Actor
 from apps.core.errors import Conflict
@@ -71,15 +70,13 @@ def _seal_batch(most: int) -> tuple[int, int] | None:
     if not _take_lock():
         return None
     ring = _ring()
-    before = _size()
-    if not AuditPending.objects.exists():
-        return before, before
-    digests = _take_final(most)
-    if not digests:
-        return before, before
-    _append_nodes(before, digests)
-    _append_checkpoint(before + len(digests), ring)
-    return before, before + len(digests)
+    before = AuditCheckpoint.objects.order_by("-size").values_list("size", flat=True).first() or 0
+    if AuditPending.objects.exists():
+        _take_final(most)
+    size = tree_size()
+    if size > before:  # also leaves that somebody placed without a checkpoint
+        _append_checkpoint(size, ring)
+    return before, size
 
 
 def _take_lock() -> bool:
@@ -88,32 +85,79 @@ def _take_lock() -> bool:
         return bool(cursor.fetchone()[0])
 
 
-def _size() -> int:
-    last = AuditLeaf.objects.order_by("-index").values_list("index", flat=True).first()
-    return 0 if last is None else last + 1
-
-
-def _take_final(most: int) -> list[bytes]:
+def _take_final(most: int) -> None:
+    """The database's function places leaves, and nodes over the tiles that become full."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT leaf_digest FROM esper_audit_seal(%s)", [most])
-        return [bytes(digest) for (digest,) in cursor.fetchall()]
+        cursor.execute("SELECT esper_audit_seal(%s)", [most])
 
 
-def _append_nodes(before: int, digests: Sequence[bytes]) -> None:
-    nodes = new_nodes(before, digests, read_tile)
-    AuditNode.objects.bulk_create(
-        [AuditNode(group=node.group, index=node.index, digest=node.digest) for node in nodes], batch_size=1000
-    )
+def _append_checkpoint(size: int, ring: Ring) -> None:
+    """Sign the tree, which must be the extension of what was signed last.
 
-
-def _append_checkpoint(size: int, ring: Ring) -> AuditCheckpoint:
+    Raises:
+        TrailChanged: it is not.
+    """
     now = timezone.now()
-    root = Tree(read_tile).root(size)
-    text = Checkpoint(ring.current.name, size, root, (f"time {now.isoformat()}",)).text
+    tree = Tree(read_tile)
+    try:
+        root = tree.root(size)
+        _require_extension(tree, size)
+    except LookupError as error:
+        raise TrailChanged(f"{error}: run manage.py verify_audit") from error
     signers = _admit(ring)
-    note = sign_note(text, *signers)
-    log.info("audit_checkpoint", size=size, root=root.hex(), key=ring.current.id, signature=note.splitlines()[-1])
-    return AuditCheckpoint.objects.create(size=size, at=now, root=root, note=note, key_id=ring.current.id)
+    extensions = [f"time {now.isoformat()}", *(f"key {key.verifier}" for key in signers[:1] if len(signers) > 1)]
+    note = sign_note(Checkpoint(ring.current.name, size, root, tuple(extensions)).text, *signers)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT esper_audit_add_checkpoint(%s, %s, %s, %s, %s)",
+            [size, now, root, note, ring.current.id],
+        )
+    transaction.on_commit(lambda: _tell(note, size))
+
+
+def _tell(note: str, size: int) -> None:
+    """After the commit: the log gets the whole note, and the key's folder what was signed last."""
+    log.info("audit_checkpoint", size=size, note=note)
+    keys.remember(note)
+
+
+class TrailChanged(KeyFault):
+    """The trail is not the extension of what this key's holder signed last: it is not signed."""
+
+    code = "audit_trail_changed"
+
+
+def _require_extension(tree: Tree, size: int) -> None:
+    """An owner of the database who rewrote its tail must not get our signature for it."""
+    last = keys.last_signed()
+    if last is None:
+        return
+    if last.size > size or tree.root(last.size) != last.root:
+        raise TrailChanged(
+            f"the {size} leaves are not the continuation of the {last.size} that were signed last ({keys.folder()}): "
+            "run manage.py verify_audit; if an older backup was restored on purpose, run "
+            "manage.py seal_audit --trail-was-restored --reason WHY"
+        )
+
+
+def accept_restored_trail(*, actor: Actor, reason: str) -> None:
+    """Begin anew from the trail as it is: an older backup was restored, and what was signed after it is given up.
+
+    Raises:
+        Conflict: the trail is the continuation of what was signed last, so there is nothing to accept.
+    """
+    last = keys.last_signed()
+    if last is None or (last.size <= tree_size() and Tree(read_tile).root(last.size) == last.root):
+        raise Conflict("the trail goes on from what was signed last: there is nothing to accept", code="not_restored")
+    with transaction.atomic():
+        audit.record(
+            type="audit.restored",
+            subject=("trail", "audit"),
+            actor=actor,
+            reason=reason,
+            payload={"given_up": last.text, "leaves": tree_size()},
+        )
+        transaction.on_commit(keys.forget_last_signed)
 
 
 # --- Keys
@@ -127,13 +171,13 @@ def _ring() -> Ring:
     """
     ring = keys.load()
     if ring is None:
-        if AuditKey.objects.exists():
+        if AuditCheckpoint.objects.exists():
             raise KeyFault(
                 f"the audit key {keys.folder() / keys.CURRENT} is gone: put it back from a backup, or begin with a new "
                 "one: manage.py rotate_audit_key --old-key-is-lost --reason WHY"
             )
         ring = keys.make_first()
-    if not _is_admitted(ring.current) and AuditKey.objects.exists() and not _vouches(ring):
+    if not _is_admitted(ring.current) and AuditCheckpoint.objects.exists() and not _vouches(ring):
         raise KeyFault(
             f"the audit key {ring.current.id} is not known and no known key vouches for it: give the old one as "
             "ESPER_AUDIT_KEY_PREVIOUS, or: manage.py rotate_audit_key --old-key-is-lost --reason WHY"
@@ -181,10 +225,13 @@ def rotate_key(*, actor: Actor, reason: str, old_key_is_lost: bool = False) -> s
         raise Conflict(
             "the key is in the environment: set ESPER_AUDIT_KEY to the new one and ESPER_AUDIT_KEY_PREVIOUS to the old"
         )
-    if keys.load() is None and AuditKey.objects.exists():
+    ring = keys.load()
+    if ring is None and AuditCheckpoint.objects.exists():
         raise Conflict("the old key is gone: say so with --old-key-is-lost, or put it back from a backup")
-    ring = keys.turn()
+    if ring is not None and ring.previous is not None and _is_admitted(ring.current):
+        keys.forget_previous()  # an earlier rotation was done but for this
     with transaction.atomic():
+        ring = keys.turn()  # if the commit fails, the next attempt finds it turned and records it
         audit.record(
             type="audit.key_rotated",
             subject=("key", ring.current.id),
