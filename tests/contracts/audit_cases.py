@@ -72,7 +72,6 @@ EXEMPT = {
     "audit.seal": "gives events their places in the tree; its checkpoint is signed and tells of itself",
     "audit.copy_checkpoints": "copies what is signed already",
     "audit.copy_name": "computes, writes nothing",
-    "audit.newest_copies": "reads the object storage",
     "audit.partitions": "reads",
     "audit.closed_partitions": "reads",
     "audit.archivable_partitions": "reads",

@@ -287,15 +287,3 @@ def copy_checkpoints() -> int:
 def copy_name(size: int) -> str:
     """Where the note of the checkpoint of ``size`` leaves lies: in folders, so that the newest is found quickly."""
     return f"{COPIES}/{size // COPIES_IN_A_FOLDER:010d}/{size:016d}.note"
-
-
-def newest_copies() -> set[int]:
-    """The size of the newest note in the object storage, if there is any. Raises one of STORAGE_FAULTS."""
-    storage = storages["default"]
-    try:
-        folders, _ = storage.listdir(COPIES)
-        _, names = storage.listdir(f"{COPIES}/{max(folders)}") if folders else ([], [])
-    except FileNotFoundError:
-        return set()
-    sizes = [int(name.removesuffix(".note")) for name in names if name.removesuffix(".note").isdigit()]
-    return {max(sizes)} if sizes else set()

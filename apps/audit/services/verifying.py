@@ -42,6 +42,7 @@ def _keep(outcome: Outcome, actor: Actor) -> None:
         first=outcome.first,
         size=outcome.size,
         findings_count=outcome.findings_count,
+        unchecked_count=len(outcome.unchecked),
         findings=[asdict(finding) for finding in outcome.findings[:KEPT_FINDINGS]],
         seconds=outcome.seconds,
     )
@@ -66,11 +67,10 @@ def _keep(outcome: Outcome, actor: Actor) -> None:
 
 
 def verified_size() -> int:
-    """Up to where the newest clean verification reached without a gap: the next one may begin there; 0 if none did."""
+    """Up to where clean verifications reached without a gap: the next one may begin there; 0 if none did."""
     covered = 0
-    for first, size in (
-        AuditVerification.objects.filter(findings_count=0).order_by("at", "id").values_list("first", "size")
-    ):
+    clean = AuditVerification.objects.filter(findings_count=0, unchecked_count=0).order_by("at", "id")
+    for first, size in clean.values_list("first", "size"):
         if first <= covered:
             covered = max(covered, size)
     return covered if AuditCheckpoint.objects.filter(size=covered).exists() else 0
