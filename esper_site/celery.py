@@ -23,6 +23,7 @@ app.conf.beat_schedule = {
     "seal-audit": {"task": "apps.audit.tasks.seal", "schedule": settings.AUDIT_SEAL_SECONDS},
     "archive-audit": {"task": "apps.audit.tasks.archive", "schedule": 86_400.0},
     "index-audit-text": {"task": "apps.audit.tasks.index_text", "schedule": 86_400.0},
+    "verify-audit-wholly": {"task": "apps.audit.tasks.verify_all", "schedule": 604_800.0},
     "verify-audit": {"task": "apps.audit.tasks.verify", "schedule": 86_400.0},
     "write-waiting-reports": {"task": "apps.audit.tasks.write_waiting_reports", "schedule": 15.0},
     "make-audit-partitions": {"task": "apps.audit.tasks.make_partitions", "schedule": 3_600.0},

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from django.db import connection, transaction
 
-from apps.audit.archives import archived_events
+from apps.audit.archives import archived_events, sha256_of
 from apps.audit.canonical import plain
 from apps.audit.models import AuditArchive
 from apps.audit.reading import Event, Read, Wanted, is_wanted
@@ -87,12 +87,14 @@ def _archived(archive: AuditArchive, wanted: Wanted, size: int, at: datetime) ->
     """The same of a month that left the event store; a month outside of the range is not opened.
 
     Raises:
-        UnreadableArchive: the file is away or damaged.
+        UnreadableArchive: the file is away, damaged or altered: no report is signed over it.
     """
     month = archive.partition[-7:].replace("_", "-")
     if month > f"{at:%Y-%m}" or (wanted.since is not None and month < f"{wanted.since:%Y-%m}"):
         return
     try:
+        if sha256_of(archive.name) != archive.sha256:
+            raise UnreadableArchive(f"the archive {archive.name} was altered: run manage.py verify_audit")
         for event in archived_events(archive):
             if event["index"] < size and datetime.fromisoformat(event["at"]) <= at and is_wanted(event, wanted):
                 yield event

@@ -45,10 +45,19 @@ def trail_state() -> TrailState:
         unsealed_age=age,
         checkpoint=checkpoint,
         uncopied=uncopied_checkpoints().count(),
-        verification=AuditVerification.objects.order_by("-id").first(),
+        verification=_standing_verification(),
         fault=_key_fault(checkpoint is not None) if age > STALE_SECONDS else "",
         at=now,
     )
+
+
+def _standing_verification() -> AuditVerification | None:
+    """The newest one; but findings stand until the whole trail has verified without any, whatever later parts say."""
+    clean = AuditVerification.objects.filter(first=0, findings_count=0, unchecked_count=0).order_by("-id").first()
+    altered = AuditVerification.objects.filter(findings_count__gt=0).order_by("-id")
+    if clean is not None:
+        altered = altered.filter(id__gt=clean.pk)
+    return altered.first() or AuditVerification.objects.order_by("-id").first()
 
 
 def _key_fault(was_sealed: bool) -> str:

@@ -54,6 +54,12 @@ def verify() -> None:
 
 
 @shared_task
+def verify_all() -> None:
+    """Weekly: the whole trail, with its archives and side tables."""
+    services.verify_trail(actor=SYSTEM)
+
+
+@shared_task
 def archive() -> None:
     """Daily: months older than ESPER_AUDIT_KEEP_MONTHS go to the object storage, oldest first."""
     for partition in services.archivable_partitions():

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.audit import pseudonyms, services
-from apps.audit.models import AuditArchive, AuditEvent, AuditPerson
+from apps.audit.models import AuditEvent, AuditPerson
 from apps.audit.projections import state_of
 from apps.audit.replay import Difference, replay
 from apps.audit.watched import image
@@ -70,7 +70,8 @@ def behind(servers: Servers, committed_db: str) -> Behind:
     """Execute a statement as the owner of the tables, with their triggers off."""
 
     def execute(statement: str, *values: Any) -> None:
-        table = next(model._meta.db_table for model in (Kernel, User, Blueprint) if model._meta.db_table in statement)
+        tables = [model._meta.db_table for model in (Kernel, User, Blueprint)]
+        table = next(name for name in (*tables, "audit_auditarchive") if name in statement)
         with psycopg.connect(servers.url("owner", committed_db), autocommit=True) as owner:
             owner.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER".encode())
             owner.execute(statement.encode(), values)
@@ -202,7 +203,7 @@ def test_a_row_that_its_events_removed_is_named() -> None:
     assert differences("kernel") == [Difference("kernel", str(kernel.pk), "undead")]
 
 
-@pytest.mark.parametrize("diff", [[{"op": "add"}], ["state"], {"op": 1}, 7])
+@pytest.mark.parametrize("diff", [[{"op": "add"}], ["state"]])
 def test_events_that_cannot_be_applied_are_named(diff: Any) -> None:
     kernel = KernelFactory()
     AuditEventFactory(type="kernel.registered", subject_type="kernel", subject_id=str(kernel.pk), diff=diff)
@@ -260,9 +261,7 @@ def test_subjects_that_began_in_an_archived_month_are_counted_apart(behind: Behi
         subject_id=str(changed.pk),
         diff=services.json_patch({"legal_hold": False}, {"legal_hold": True}),
     )
-    AuditArchive.objects.create(
-        partition="audit_auditevent_2020_12", name="a", sha256="0", events=1, bytes=1, at=timezone.now()
-    )
+    behind("INSERT INTO audit_auditarchive VALUES ('audit_auditevent_2020_12', 'a', '0', 1, 1, now())")
     recent = KernelFactory()
 
     found = replay(kinds=["kernel"])
@@ -286,7 +285,7 @@ def test_a_long_history_is_read_in_small_pieces(servers: Servers, committed_db: 
             """INSERT INTO audit_auditevent SELECT gen_random_uuid(), now(), 'kernel.transition', NULL, 'kernel', %s,
             NULL, 'system', '', '', '', '', '', '', 'success',
             jsonb_build_array(jsonb_build_object('op', 'replace', 'path', '/rejection', 'value', repeat('x', 2000))),
-            '{}', '' FROM generate_series(1, 20000)""",
+            '{}', sha256('') FROM generate_series(1, 20000)""",
             [str(kernel.pk)],
         )
     progress: list[tuple[int, int]] = []

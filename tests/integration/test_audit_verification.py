@@ -13,17 +13,18 @@ from django.core.files.storage import storages
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-from apps.audit import proofs, services
+from apps.audit import keys, proofs, services
 from apps.audit.canonical import leaf_digest
 from apps.audit.keys import SigningKey
 from apps.audit.merkle import TILE, perfect_root
 from apps.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditPersonalValue, AuditVerification
+from apps.audit.state import trail_state
 from apps.audit.verification import Outcome, verify
-from apps.audit.verifier import Verifier
+from apps.audit.verifier import Verifier, open_note
 from apps.core.actors import SYSTEM, Actor, ActorKind
 from apps.core.ids import new_id
 from tests.support import alterations
-from tests.support.audit import own_home, record, sealed
+from tests.support.audit import backdated, own_home, record, sealed
 from tests.support.stack import Servers
 
 pytestmark = pytest.mark.usefixtures("committed_db", "home")
@@ -280,3 +281,128 @@ def test_no_verification_writes_to_the_trail_it_reads(trail: list[AuditEvent]) -
         cursor.execute("SET default_transaction_read_only = on")
         assert verify().is_right
         cursor.execute("SET default_transaction_read_only = off")
+
+
+class TestRewrites:
+    """An owner who rewrites consistently, and even gets the sealer's signature for it."""
+
+    def test_a_checkpoint_that_was_removed_with_its_copys_row_is_missed(
+        self, owner: psycopg.Connection[Any], trail: list[AuditEvent]
+    ) -> None:
+        owner.execute("DELETE FROM audit_auditcopy WHERE size = %s", [TILE + 10])
+        owner.execute("DELETE FROM audit_auditcheckpoint WHERE size = %s", [TILE + 10])
+
+        assert found(verify()) == {("checkpoint", str(TILE + 10))}
+
+    def test_a_tail_that_was_rewritten_and_sealed_anew_on_another_machine_is_found(
+        self, owner: psycopg.Connection[Any], trail: list[AuditEvent], home: Path
+    ) -> None:
+        """That machine has the key, but does not know what was signed last."""
+        for table in ("audit_auditcopy", "audit_auditcheckpoint"):
+            owner.execute(f"DELETE FROM {table} WHERE size > %s".encode(), [TILE + 10])
+        gone = [row for (row,) in owner.execute("SELECT event_id FROM audit_auditleaf WHERE index >= %s", [TILE + 10])]
+        owner.execute("DELETE FROM audit_auditevent WHERE id = ANY(%s)", [gone])
+        owner.execute("DELETE FROM audit_auditleaf WHERE index >= %s", [TILE + 10])
+        (home / "audit" / "last.note").unlink()
+
+        services.seal()
+
+        assert ("checkpoint", str(TILE + 44)) in found(verify())
+
+    def test_a_damaged_tree_is_a_finding_and_never_a_crash(
+        self, owner: psycopg.Connection[Any], trail: list[AuditEvent]
+    ) -> None:
+        owner.execute("DELETE FROM audit_auditnode")
+
+        outcome = services.verify_trail(actor=SYSTEM, since=TILE + 10)
+
+        assert {kind for kind, _ in found(outcome)} == {"node"}
+        assert AuditEvent.objects.filter(type="alert.verification").exists()
+
+    def test_findings_stand_until_the_whole_trail_has_verified(
+        self, owner: psycopg.Connection[Any], trail: list[AuditEvent]
+    ) -> None:
+        done = alterations.flip(owner, "audit_auditevent", (trail[0].pk, trail[0].at), "reason", random.Random(1))
+        owner.execute("ALTER TABLE audit_auditevent ENABLE TRIGGER audit_queue")  # the verifications are events
+        services.verify_trail(actor=SYSTEM)
+
+        services.verify_trail(actor=SYSTEM, since=TILE + 10)
+        assert trail_state().verification.findings_count == 1, "a later part that is right clears no alarm"
+
+        alterations.undo(owner, done)
+        services.verify_trail(actor=SYSTEM)
+        assert trail_state().verification.findings_count == 0
+
+    def test_a_verification_that_could_not_read_everything_is_not_built_upon(
+        self, trail: list[AuditEvent], home: Path
+    ) -> None:
+        (home / "objects").rename(home / "moved")
+        (home / "objects").write_text("a file where the folder should be")
+
+        assert services.verify_trail(actor=SYSTEM).is_right
+        assert services.verified_size() == 0
+
+
+class TestKeysOverTime:
+    def test_who_trusts_the_first_key_trusts_those_that_it_vouched_for(self, trail: list[AuditEvent]) -> None:
+        first = Verifier.parse(proofs.verifiers()[0])
+        for _ in range(2):
+            services.rotate_key(actor=SYSTEM, reason="yearly")
+            sealed(1)
+
+        assert verify(trusted=[first]).findings == []
+
+    def test_a_key_that_replaced_a_lost_one_is_not_trusted_by_those_who_had_the_first(
+        self, trail: list[AuditEvent], home: Path
+    ) -> None:
+        first = Verifier.parse(proofs.verifiers()[0])
+        (home / "audit" / "signing.key").unlink()
+        services.rotate_key(actor=SYSTEM, reason="disk died", old_key_is_lost=True)
+        sealed(1)
+
+        assert {kind for kind, _ in found(verify(trusted=[first]))} == {"checkpoint"}
+
+    def test_a_second_signature_alone_vouches_for_nobody(self, trail: list[AuditEvent]) -> None:
+        """The new key stands in the signed text; a signature line that anybody can add does not."""
+        first = keys.load()
+        services.rotate_key(actor=SYSTEM, reason="yearly")
+        sealed(1)
+        note = AuditCheckpoint.objects.latest("size").note
+
+        assert first is not None
+        text, _ = open_note(note, [first.current.verifier])
+        assert f"key {proofs.verifiers()[-1]}" in text.splitlines()
+
+
+@pytest.mark.parametrize("damage", range(12))
+def test_a_damaged_archive_is_named_whatever_the_damage(
+    damage: int, servers: Servers, committed_db: str, home: Path
+) -> None:
+    with psycopg.connect(servers.url("owner", committed_db), autocommit=True) as owner:
+        alterations_of_january = backdated(owner, "2026-01", 20)
+    services.seal()
+    archive = services.archive_partition(partition="audit_auditevent_2026_01", actor=SYSTEM, reason="old")
+    path, generator = Path(storages["default"].path(archive.name)), random.Random(damage)
+    data = bytearray(path.read_bytes())
+    for _ in range(3):
+        data[generator.randrange(10, len(data))] ^= 1 << generator.randrange(8)
+    path.write_bytes(bytes(data))
+
+    outcome = verify()
+
+    assert len(alterations_of_january) == 20
+    assert ("archive", "audit_auditevent_2026_01") in found(outcome)
+
+
+def test_an_archive_in_a_storage_that_is_away_is_told_once(servers: Servers, committed_db: str, home: Path) -> None:
+    with psycopg.connect(servers.url("owner", committed_db), autocommit=True) as owner:
+        backdated(owner, "2026-01", 20)
+    services.seal()
+    services.archive_partition(partition="audit_auditevent_2026_01", actor=SYSTEM, reason="old")
+    (home / "objects").rename(home / "moved")
+    (home / "objects").write_text("a file where the folder should be")
+
+    outcome = verify()
+
+    assert outcome.findings == []
+    assert len([said for said in outcome.unchecked if said.startswith("the events of")]) == 1

@@ -31,7 +31,7 @@ EXAMPLE = "such as 2026-01-31T12:00:00Z; in a URL, + is written %2B"
 class LastEventSerializer(serializers.ModelSerializer[AuditEvent]):
     class Meta:
         model = AuditEvent
-        fields = ("id", "type", "at", "reason")
+        fields = ("id", "type", "at")
         read_only_fields = fields
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from django.db import transaction
+import structlog
+from django.db import DatabaseError, InterfaceError, transaction
 from django.utils import timezone
 
 from apps.audit import services as audit
@@ -11,6 +12,9 @@ from apps.audit.models import AuditCheckpoint, AuditVerification
 from apps.audit.verification import Outcome, verify
 from apps.audit.verifier import Verifier
 from apps.core.actors import Actor
+from apps.core.errors import NotFound
+
+log = structlog.get_logger(__name__)
 
 KEPT_FINDINGS = 100
 TOLD_FINDINGS = 10
@@ -25,12 +29,19 @@ def verify_trail(
     notes: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outcome:
-    """Verify the trail (``verification.verify``) and keep the result.
+    """Verify the trail (``verification.verify``) and keep the result. A verification that breaks off is a finding too.
 
     Raises:
         NotFound: no checkpoint was signed at ``since`` leaves.
     """
-    outcome = verify(since=since, trusted=trusted, notes=notes, progress=progress)
+    try:
+        outcome = verify(since=since, trusted=trusted, notes=notes, progress=progress)
+    except (NotFound, DatabaseError, InterfaceError):
+        raise
+    except Exception as error:
+        log.exception("audit_verification_broke_off", since=since)
+        outcome = Outcome(first=since, size=since)
+        outcome.wrong("verification", since, f"broke off: {type(error).__name__}: {error}")
     _keep(outcome, actor)
     return outcome
 
