@@ -22,8 +22,10 @@ from apps.accounts.models import User
 from apps.accounts.roles import Role, Scope
 from apps.audit import keys
 from apps.audit import services as audit
+from apps.audit.keys import SigningKey, sign_note
 from apps.audit.models import AuditCheckpoint, AuditKey, AuditReport
 from apps.audit.verifier import EMPTY_ROOT
+from apps.audit.verifier import Checkpoint as NoteOfCheckpoint
 from apps.blueprints import services as blueprints
 from apps.blueprints.lifecycle import VersionState
 from apps.checkpoints import services as checkpoints
@@ -197,6 +199,13 @@ def _(actor: Actor) -> Arranged:
 def _(actor: Actor) -> Arranged:
     filters = {"family": ["kernel"]}
     return lambda: audit.record_export(format="csv", filters=filters, actor=actor), SimpleNamespace(id="audit")
+
+
+@case("audit.accept_restored_trail", "audit.restored")
+def _(actor: Actor) -> Arranged:
+    """More was signed than the trail has: a backup was restored."""
+    keys.remember(sign_note(NoteOfCheckpoint("log", 9, bytes(32)).text, SigningKey.make()))
+    return lambda: audit.accept_restored_trail(actor=actor, reason="disk died"), SimpleNamespace(id="audit")
 
 
 @case("audit.rotate_key", "audit.key_rotated")

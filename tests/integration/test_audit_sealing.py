@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.conf import LazySettings
+from django.core.files.base import ContentFile
 from django.core.files.storage import storages
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
@@ -375,6 +376,16 @@ class TestCopies:
 
         assert services.copy_checkpoints() == 1
         assert AuditCopy.objects.get().checkpoint_id == 1
+
+
+def test_a_note_of_a_trail_that_was_given_up_stays_and_holds_up_no_later_copy() -> None:
+    storages["default"].save(sealing.copy_name(1), ContentFile(b"the note of another trail"))
+    sealed(1)
+    sealed(1)
+
+    assert list(AuditCopy.objects.values_list("checkpoint_id", flat=True)) == [2]
+    with storages["default"].open(sealing.copy_name(1)) as file:
+        assert file.read() == b"the note of another trail"
 
 
 class TestWhatWasSignedLast:

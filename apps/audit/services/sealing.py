@@ -276,6 +276,9 @@ def copy_checkpoints() -> int:
         name = copy_name(checkpoint.size)
         try:
             put_once(storage, name, checkpoint.note.encode())
+        except FileExistsError as error:  # of a trail that was given up: it stays, and verify_audit names it
+            log.error("audit_copy_taken", size=checkpoint.size, error=str(error))
+            continue
         except STORAGE_FAULTS as error:
             log.warning("audit_copy_failed", size=checkpoint.size, error=str(error))
             break
