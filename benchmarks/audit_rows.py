@@ -150,7 +150,7 @@ def _fill(
     name = f"{TABLE}_{start:%Y_%m}"
     is_there = connection.execute("SELECT to_regclass(%s)", [name]).fetchone() != (None,)
     if not is_there:
-        connection.execute(f"CREATE TABLE {name} (LIKE {TABLE})".encode())
+        connection.execute(f"CREATE TABLE {name} (LIKE {TABLE} INCLUDING CONSTRAINTS)".encode())
     with connection.cursor() as cursor, cursor.copy(f"COPY {name} ({', '.join(COLUMNS)}) FROM STDIN".encode()) as copy:
         for line in lines:
             copy.write(line.encode())

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+from django.db import connection
 from django.utils import timezone
 
 from apps.accounts import services as accounts
@@ -23,7 +24,7 @@ from apps.accounts.roles import Role, Scope
 from apps.audit import keys
 from apps.audit import services as audit
 from apps.audit.keys import SigningKey, sign_note
-from apps.audit.models import AuditCheckpoint, AuditKey, AuditReport
+from apps.audit.models import AuditKey, AuditReport
 from apps.audit.verifier import EMPTY_ROOT
 from apps.audit.verifier import Checkpoint as NoteOfCheckpoint
 from apps.blueprints import services as blueprints
@@ -233,7 +234,8 @@ def report_of_an_empty_trail(actor: Actor) -> AuditReport:
     key = (keys.load() or keys.make_first()).current
     past = datetime(2020, 1, 1, tzinfo=UTC)
     AuditKey.objects.get_or_create(pk=key.id, defaults={"verifier": str(key.verifier), "admitted_at": past})
-    AuditCheckpoint.objects.create(size=0, at=past, root=EMPTY_ROOT, note="", key_id=key.id)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT esper_audit_add_checkpoint(0, %s, %s, '', %s)", [past, EMPTY_ROOT, key.id])
     return audit.request_report(kind="access", parameters={}, as_of=past, actor=actor)
 
 
