@@ -19,9 +19,10 @@ ALTER TABLE audit_auditpending SET (autovacuum_vacuum_scale_factor = 0.0, autova
 
 CREATE FUNCTION esper_audit_queue() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-    INSERT INTO public.audit_auditpending (event_id, at, leaf) VALUES (NEW.id, NEW.at, NEW.leaf);
     -- The event store's own key is (id, at): a second event of a sealed id would stand beside the tree.
-    IF EXISTS (SELECT FROM public.audit_auditleaf WHERE event_id = NEW.id) THEN
+    INSERT INTO public.audit_auditpending (event_id, at, leaf) SELECT NEW.id, NEW.at, NEW.leaf
+        WHERE NOT EXISTS (SELECT FROM public.audit_auditleaf WHERE event_id = NEW.id);
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'there is a sealed event %', NEW.id USING ERRCODE = 'unique_violation';
     END IF;
     RETURN NULL;
