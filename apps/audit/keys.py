@@ -18,6 +18,7 @@ from django.conf import settings
 
 from apps.audit.verifier import DASH, ED25519, SEPARATOR, Checkpoint, Verifier, Wrong
 from apps.core.errors import Unavailable
+from apps.core.objects import hand_to_owner
 
 log = structlog.get_logger(__name__)
 
@@ -179,6 +180,7 @@ def remember(note: str) -> None:
     try:
         folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         draft.write_text(note, encoding="utf-8")
+        hand_to_owner(draft, of=folder())
         draft.replace(path)
     except OSError as error:
         log.warning("audit_note_not_kept", path=str(path), error=str(error))
@@ -198,6 +200,7 @@ def _put(key: SigningKey, *, replace: bool) -> Ring:
             file.write(key.text + "\n")
             file.flush()
             os.fsync(file.fileno())
+        hand_to_owner(draft, of=folder())
         if replace:
             draft.replace(path)
         else:

@@ -1,6 +1,7 @@
 """Writing to the object storage: whole, durable and under exactly the name that was asked for."""
 
 import os
+from pathlib import Path
 from typing import IO
 
 from boto3.exceptions import Boto3Error
@@ -23,12 +24,26 @@ def put(storage: Storage, name: str, data: bytes | IO[bytes]) -> None:
         storage.delete(stored)
         raise FileExistsError(f"the name {name} is taken")
     if isinstance(storage, FileSystemStorage):
+        hand_to_owner(Path(storage.path(name)), of=Path(storage.location))
         for path in (storage.path(name), os.path.dirname(storage.path(name))):
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+def hand_to_owner(path: Path, *, of: Path) -> None:
+    """What root writes into a folder of another account (a command by hand) belongs to that account, with its folders.
+
+    The workers run as that account (``esper_site.embedded.privileges``) and must be able to go on.
+    """
+    owner = of.stat()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    while path != of and of in path.parents:
+        os.chown(path, owner.st_uid, owner.st_gid)
+        path = path.parent
 
 
 def get(storage: Storage, name: str) -> bytes:
