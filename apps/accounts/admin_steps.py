@@ -20,11 +20,10 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from apps.accounts.actors import actor_of
 from apps.audit.catalogue import EVENT_TYPES
 from apps.audit.models import AuditEvent
 from apps.core import context
-from apps.core.actors import Actor
+from apps.core.actors import Actor, actor_of
 from apps.core.admin import ScopedAdmin
 from apps.core.errors import ServiceError
 from apps.core.ids import new_id

@@ -20,6 +20,7 @@ from apps.audit.reading import Wanted
 from apps.audit.sealed import reader
 from apps.audit.search import Search, search
 from apps.audit.selectors import actor_names
+from apps.audit.services.recording import DOCUMENTS
 from apps.core.ids import parse_id
 
 CHUNK = 500
@@ -46,7 +47,6 @@ CSV_COLUMNS = (
     "payload",
     "leaf",
 )
-DOCUMENTS = frozenset({"diff", "payload"})
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What makes a spreadsheet compute a cell (OWASP, CSV Injection), in full width too."""
 

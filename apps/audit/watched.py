@@ -9,7 +9,7 @@ the net's triggers, later by ``manage.py replay_audit``.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -83,8 +83,3 @@ def _told(row: Model, watch: Watched, column: "Field[Any, Any]") -> Any:
 def secret_digest(value: object) -> str:
     """Stands for a secret in events: it changes with it and says nothing about it."""
     return f"sha256:{hashlib.sha256(str(value).encode()).hexdigest()}" if value else ""
-
-
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
-    """The names whose values differ between two images."""
-    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}

@@ -11,7 +11,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.accounts import services
-from apps.accounts.actors import actor_of
 from apps.accounts.api.serializers import (
     DEFAULT_LIFETIME,
     IssuedTokenSerializer,
@@ -23,6 +22,7 @@ from apps.accounts.api.serializers import (
 from apps.accounts.models import ApiToken, User
 from apps.accounts.roles import Scope
 from apps.audit.api.as_of import PastView
+from apps.core.actors import actor_of
 from apps.core.api import DetailView, ListView
 from apps.core.errors import Forbidden
 from apps.core.permissions import ANY, scopes_of

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
-from django.core.files import File
 from django.core.files.storage import storages
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
@@ -17,7 +16,7 @@ from apps.audit.models import AuditArchive, AuditEvent, AuditLeaf
 from apps.audit.proofs import exported
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, NotFound, Unavailable
-from apps.core.objects import STORAGE_FAULTS
+from apps.core.objects import STORAGE_FAULTS, put
 
 PARENT = AuditEvent._meta.db_table
 CHUNK = 2_000
@@ -121,9 +120,7 @@ def _store(partition: str, name: str) -> tuple[str, int, int]:
         file.seek(0)
         if storage.exists(name):
             storage.delete(name)
-        stored = storage.save(name, File(file))
-        if stored != name:
-            raise OSError(f"the name {name} is taken")
+        put(storage, name, file)
         file.seek(0)
         digest = archives.sha256_of_file(file)
     if archives.sha256_of(name) != digest:

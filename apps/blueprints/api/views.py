@@ -9,7 +9,6 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.accounts.actors import actor_of
 from apps.audit.api.as_of import PastView
 from apps.blueprints import selectors, services
 from apps.blueprints.api.serializers import (
@@ -22,6 +21,7 @@ from apps.blueprints.api.serializers import (
 )
 from apps.blueprints.filters import BlueprintFilter, BlueprintVersionFilter
 from apps.blueprints.models import Blueprint, BlueprintVersion
+from apps.core.actors import actor_of
 from apps.core.api import ListView
 from apps.core.idempotency import idempotent
 

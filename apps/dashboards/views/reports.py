@@ -7,13 +7,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 
-from apps.accounts.actors import actor_of
 from apps.accounts.roles import Scope
 from apps.audit import services
 from apps.audit.lifecycle import ReportKind
 from apps.audit.models import AuditReport
 from apps.audit.reports import QUESTIONS
 from apps.audit.services.reporting import Reproduction
+from apps.core.actors import actor_of
 from apps.core.errors import ServiceError
 from apps.dashboards.access import page
 from apps.dashboards.chips import toggle

@@ -8,8 +8,8 @@ from uuid import UUID
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 
-from apps.accounts.actors import actor_of
 from apps.accounts.roles import Scope
+from apps.core.actors import actor_of
 from apps.core.errors import ServiceError
 from apps.dashboards import health
 from apps.dashboards.access import is_fragment, page, viewer

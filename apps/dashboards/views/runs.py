@@ -7,8 +7,8 @@ from django.shortcuts import render
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRedirect
 
-from apps.accounts.actors import actor_of
 from apps.accounts.roles import Scope
+from apps.core.actors import actor_of
 from apps.core.errors import ServiceError
 from apps.dashboards.access import is_fragment, page, viewer
 from apps.dashboards.chips import run_chips

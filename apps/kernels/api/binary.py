@@ -20,8 +20,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.accounts.actors import actor_of
-from apps.core.actors import SYSTEM
+from apps.core.actors import SYSTEM, actor_of
 from apps.core.api import ApiView
 from apps.core.concurrency import not_modified
 from apps.core.errors import Conflict, Invalid, NotFound, PayloadTooLarge, ServiceError, Unavailable

@@ -5,10 +5,10 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.accounts.actors import actor_of
 from apps.audit.api.as_of import PastView
 from apps.blueprints.models import BlueprintVersion
 from apps.blueprints.selectors import blueprint_by_id_or_name, version_of
+from apps.core.actors import actor_of
 from apps.core.api import ListView
 from apps.core.errors import Invalid, NotFound
 from apps.core.idempotency import idempotent

@@ -10,7 +10,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.accounts.actors import actor_of
+from apps.core.actors import actor_of
 from apps.core.idempotency import idempotent
 from apps.training import services
 from apps.training.api.requests import EventBatch, Finish, Heartbeat, LeaseSerializer, StoredEvents

@@ -9,12 +9,12 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.accounts.actors import actor_of
 from apps.audit.api.as_of import PastView
 from apps.checkpoints.api.serializers import CheckpointSerializer
 from apps.checkpoints.filters import CheckpointFilter
 from apps.checkpoints.models import Checkpoint
 from apps.checkpoints.selectors import checkpoints_of
+from apps.core.actors import actor_of
 from apps.core.api import ApiView, DetailView, ListView
 from apps.core.idempotency import idempotent
 from apps.training import selectors, services
