@@ -10,6 +10,7 @@ from apps.accounts.models import WorkspaceOwned
 from apps.audit.watched import Watched
 from apps.blueprints.lifecycle import VERSION_LIFECYCLE, VersionState
 from apps.core.lifecycle import choices, state_check
+from apps.core.lineage import LineageEdge, edge_triggers
 from apps.core.models import BaseModel
 
 NAME = RegexValidator(
@@ -65,3 +66,20 @@ class BlueprintVersion(BaseModel):
     @property
     def workspace_id(self) -> object:
         return self.blueprint.workspace_id
+
+
+class VersionLineage(LineageEdge):
+    """``child`` was made from ``parent``: cloned, derived (mutated) or merged (crossed)."""
+
+    audit: ClassVar[Watched] = Watched(subject="blueprint_version", of="child_id")
+
+    child = models.ForeignKey(BlueprintVersion, on_delete=models.PROTECT, related_name="parent_edges")
+    parent = models.ForeignKey(BlueprintVersion, on_delete=models.PROTECT, related_name="child_edges")
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = LineageEdge.constraints_for("version")
+        triggers = edge_triggers()
+
+    def __str__(self) -> str:
+        return f"{self.child_id} {self.kind} {self.parent_id}"

@@ -1,4 +1,4 @@
-"""Life cycle of a kernel. Only a VALIDATED kernel ever reaches a run."""
+"""Life cycles of a kernel (only a VALIDATED kernel ever reaches a run) and of a plan to retire some."""
 
 from enum import StrEnum
 
@@ -41,3 +41,22 @@ KERNEL_LIFECYCLE = Lifecycle.of(
 )
 
 DOWNLOADABLE = frozenset({S.UPLOADED, S.COMPILED, S.BENCHMARKING, S.VALIDATED, S.DEPRECATED})
+
+
+class PlanState(StrEnum):
+    PLANNED = "PLANNED"
+    APPROVED = "APPROVED"
+    APPLIED = "APPLIED"
+    DISCARDED = "DISCARDED"
+
+
+PLAN_LIFECYCLE = Lifecycle.of(
+    "retention plan",
+    initial=[PlanState.PLANNED],
+    transitions=[
+        (PlanState.PLANNED, PlanState.APPROVED),
+        (PlanState.APPROVED, PlanState.APPLIED),
+        (PlanState.PLANNED, PlanState.DISCARDED),
+        (PlanState.APPROVED, PlanState.DISCARDED),
+    ],
+)

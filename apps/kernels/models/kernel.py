@@ -1,4 +1,4 @@
-"""Kernels (Urza, Tezzeret): trainable artefacts compiled from blueprints, their bytes, their use and their outcomes."""
+"""Kernels (Urza, Tezzeret): trainable artefacts compiled from blueprints, their variants, use and outcomes."""
 
 from typing import ClassVar
 
@@ -13,9 +13,7 @@ from apps.blueprints.models import BlueprintVersion
 from apps.core.ids import new_id
 from apps.core.lifecycle import choices, state_check
 from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
-
-CHUNK_BYTES = 512 * 1024
-MAX_KERNEL_BYTES = 64 * 1024 * 1024
+from apps.kernels.models.blobs import MAX_KERNEL_BYTES
 
 
 class StorageTier(models.TextChoices):
@@ -25,6 +23,14 @@ class StorageTier(models.TextChoices):
     WARM = "warm"
     COLD = "cold"
     ARCHIVE = "archive"
+
+
+class Pipeline(models.TextChoices):
+    """How thoroughly a kernel is measured before it is validated; every pipeline makes the same checks."""
+
+    FAST = "fast", "fast: each check once"
+    STANDARD = "standard", "standard: more repetitions"
+    AGGRESSIVE = "aggressive", "aggressive: more repetitions, then variants of memory format and dtype"
 
 
 class Kernel(WorkspaceOwned):
@@ -44,6 +50,9 @@ class Kernel(WorkspaceOwned):
     awaits_upload = models.BooleanField(default=False, editable=False)
     """Its bytes come from a client: the compiler leaves it alone."""
     rejection = models.TextField(blank=True, editable=False)
+    pipeline = models.CharField(max_length=16, choices=Pipeline, default=Pipeline.FAST, editable=False)
+    compile_ms = models.PositiveIntegerField(null=True, editable=False)
+    """Wall-clock milliseconds that compiling and validating took, without the wait in the queue."""
     operator = models.CharField(max_length=16, editable=False)
     parameters = models.BigIntegerField(editable=False)
     compat = models.JSONField(default=dict, editable=False)
@@ -54,6 +63,11 @@ class Kernel(WorkspaceOwned):
     """The compile and validation report: stages with measured values and thresholds."""
     toolchain = models.JSONField(default=dict, editable=False)
     hardware = models.JSONField(default=dict, editable=False)
+    """Where it was measured: {"profile": id, "cpu", "threads", ...}. Timings compare within one profile only."""
+    risk = models.FloatField(null=True, editable=False)
+    """Probability, 0 to 1, that its next graft is not kept; NULL before the first outcome."""
+    risk_confidence = models.FloatField(null=True, editable=False)
+    """0 to 1: one minus the width of the 90 % interval of ``risk``."""
     storage_tier = models.CharField(max_length=8, choices=StorageTier, default=StorageTier.WARM, editable=False)
     usage_count = models.BigIntegerField(default=0, editable=False)
     last_used_at = models.DateTimeField(null=True, editable=False)
@@ -79,6 +93,11 @@ class Kernel(WorkspaceOwned):
                 condition=Q(size__isnull=True) | Q(size__gt=0, size__lte=MAX_KERNEL_BYTES),
                 name="kernel_size_is_bounded",
             ),
+            models.CheckConstraint(
+                condition=Q(risk__isnull=True, risk_confidence__isnull=True)
+                | Q(risk__gte=0, risk__lte=1, risk_confidence__gte=0, risk_confidence__lte=1),
+                name="kernel_risk_is_a_probability",
+            ),
         ]
         indexes = [
             GinIndex(fields=["tags"], name="kernel_tags_gin", opclasses=["jsonb_path_ops"]),
@@ -86,6 +105,8 @@ class Kernel(WorkspaceOwned):
             models.Index(fields=["-id"], name="kernel_validated_newest", condition=Q(state=KernelState.VALIDATED)),
             models.Index(fields=["digest"], name="kernel_digest"),
             models.Index(fields=["storage_tier", "-id"], name="kernel_tier_newest"),
+            models.Index(fields=["created_at"], name="kernel_created"),
+            models.Index(fields=["purge_after"], name="kernel_purge", condition=Q(state=KernelState.RETIRED)),
         ]
         triggers = KERNEL_LIFECYCLE.triggers()
 
@@ -93,37 +114,30 @@ class Kernel(WorkspaceOwned):
         return self.name
 
 
-class KernelBlob(models.Model):
-    """The bytes of artefacts, by content: the truth of the cache (L3). Rows are immutable."""
+class KernelVariant(models.Model):
+    """The same weights in another memory format or dtype: an artefact with its own digest (pipeline aggressive)."""
 
-    digest = models.CharField(primary_key=True, max_length=64)
+    audit: ClassVar[Watched] = Watched(subject="kernel", of="kernel_id")
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    kernel = models.ForeignKey(Kernel, on_delete=models.PROTECT, related_name="variants")
+    memory_format = models.CharField(max_length=32)
+    dtype = models.CharField(max_length=16)
+    digest = models.CharField(max_length=64, db_index=True)
     size = models.BigIntegerField()
-    chunk_count = models.PositiveIntegerField()
+    report = models.JSONField(default=dict, encoder=DjangoJSONEncoder)
+    """How it was checked against the kernel, and its timings beside the kernel's in the same run."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        ordering = ["memory_format", "dtype"]
         constraints = [
-            models.CheckConstraint(condition=Q(size__gt=0, size__lte=MAX_KERNEL_BYTES), name="blob_size_is_bounded")
+            models.UniqueConstraint(fields=["kernel", "memory_format", "dtype"], name="kernel_variant_once"),
+            models.CheckConstraint(condition=Q(size__gt=0, size__lte=MAX_KERNEL_BYTES), name="variant_size_is_bounded"),
         ]
 
     def __str__(self) -> str:
-        return self.digest
-
-
-class KernelChunk(models.Model):
-    """512 KiB of a blob, with its own sha256: verified before it is used or sent. STORAGE EXTERNAL, uncompressed."""
-
-    id = models.BigAutoField(primary_key=True)
-    blob = models.ForeignKey(KernelBlob, on_delete=models.CASCADE, related_name="chunks", db_column="digest")
-    index = models.PositiveIntegerField()
-    sha256 = models.BinaryField()
-    data = models.BinaryField()
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["blob", "index"], name="chunk_once_per_blob")]
-
-    def __str__(self) -> str:
-        return f"{self.blob_id}[{self.index}]"
+        return f"{self.kernel_id} {self.dtype} {self.memory_format}"
 
 
 class KernelUse(models.Model):

@@ -4,13 +4,10 @@ The slow steps (compile, validate) run outside transactions; each state change i
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
-from django.utils import timezone
 
 from apps.audit import services as audit
 from apps.audit.transitions import move
@@ -26,7 +23,7 @@ from apps.core.queue import enqueue_after_commit
 from apps.kernels import compiler, validator
 from apps.kernels.cache import CorruptKernel, KernelStore
 from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
-from apps.kernels.models import FieldReport, Kernel, KernelUse
+from apps.kernels.models import Kernel
 from apps.kernels.sandbox import Limits
 from apps.morphogenesis.artefact import read_kernel
 
@@ -261,34 +258,3 @@ def quarantine_kernel(*, kernel: Kernel, reason: str, actor: Actor) -> Kernel:
 def deprecate_kernel(*, kernel: Kernel, reason: str, actor: Actor) -> Kernel:
     """New runs no longer get this kernel; runs that hold it keep it."""
     return _move(kernel=kernel, to=KernelState.DEPRECATED, actor=actor, reason=reason)
-
-
-def hold_kernels(*, kernels: Iterable[Kernel], run_id: UUID) -> None:
-    """A run starts to depend on these kernels (a sign of life, not an audited change)."""
-    KernelUse.objects.bulk_create(
-        (KernelUse(kernel=kernel, run_id=run_id) for kernel in kernels), ignore_conflicts=True
-    )
-
-
-def release_kernels(*, run_id: UUID) -> None:
-    """The run needs none of its kernels any more."""
-    KernelUse.objects.filter(run_id=run_id, until=None).update(until=timezone.now())
-
-
-@transaction.atomic
-def record_field_report(*, kernel: Kernel, run_id: UUID, seed_number: int, actor: Actor, **outcome: Any) -> FieldReport:
-    """What a graft did to a run. Idempotent per (run, seed): a resumed run reports the same again."""
-    existing = FieldReport.objects.filter(run_id=run_id, seed_number=seed_number).first()
-    if existing is not None:
-        return existing
-    report = FieldReport(kernel=kernel, run_id=run_id, seed_number=seed_number, **outcome)
-    report.full_clean()
-    report.save(force_insert=True)
-    Kernel.objects.filter(pk=kernel.pk).update(usage_count=F("usage_count") + 1, last_used_at=timezone.now())
-    audit.record(
-        type="kernel.field_report",
-        subject=kernel,
-        actor=actor,
-        payload={"run": run_id, "seed": seed_number, **outcome},
-    )
-    return report
