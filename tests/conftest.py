@@ -1,6 +1,7 @@
 """Fixtures and rules of all tests; the servers themselves come from the plugin `tests.support.stack`."""
 
 import pytest
+from hypothesis import settings
 
 from tests.support import databases, tools
 from tests.support.databases import _empty_redis, committed_db, django_db_setup, servers
@@ -20,6 +21,10 @@ __all__ = [
     "start_program",
     "worker",
 ]
+
+# The same examples at every run, and none fails because the machine is busy: the test's own timeout bounds it.
+settings.register_profile("esper", derandomize=True, deadline=None)
+settings.load_profile("esper")
 
 
 @pytest.hookimpl(trylast=True)
