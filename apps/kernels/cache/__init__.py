@@ -1,3 +1,4 @@
-from apps.kernels.cache.store import CorruptKernel, KernelStore
+from apps.kernels.cache.chunks import CorruptKernel
+from apps.kernels.cache.store import KernelStore
 
 __all__ = ["CorruptKernel", "KernelStore"]

@@ -1,21 +1,19 @@
-"""The only way to kernel bytes. Today it is L3 (PostgreSQL), the truth; faster tiers go in front of it here."""
+"""The only way to kernel bytes: L3 (PostgreSQL), the truth, then L4 (object storage) for those that were moved there.
+
+Faster tiers go in front of it here. ``mover`` moves bytes between the two.
+"""
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import closing
 
 from django.db import transaction
 
-from apps.core.errors import Invalid, NotFound, PayloadTooLarge
-from apps.kernels.models import CHUNK_BYTES, MAX_KERNEL_BYTES, KernelBlob, KernelChunk
-
-
-class CorruptKernel(Exception):
-    """A stored chunk does not have its digest: these bytes must not be used."""
-
-    def __init__(self, digest: str, index: int) -> None:
-        super().__init__(f"chunk {index} of kernel {digest} is corrupt or missing")
-        self.digest = digest
-        self.index = index
+from apps.core.errors import Conflict, Invalid, NotFound, PayloadTooLarge
+from apps.kernels.cache import archive, chunks
+from apps.kernels.cache.chunks import CorruptKernel
+from apps.kernels.cache.references import tiers_of
+from apps.kernels.models import CHUNK_BYTES, MAX_KERNEL_BYTES, KernelBlob, StorageTier
 
 
 class KernelStore:
@@ -23,6 +21,9 @@ class KernelStore:
 
     def put(self, data: bytes) -> str:
         """Store ``data`` and return its sha256; storing the same bytes again is a no-op.
+
+        In the transaction of whoever refers to them: the blob's row is locked until then, so that a purge that frees
+        the same bytes sees the new reference.
 
         Raises:
             Invalid: no bytes. PayloadTooLarge: more than MAX_KERNEL_BYTES.
@@ -32,23 +33,24 @@ class KernelStore:
         if len(data) > MAX_KERNEL_BYTES:
             raise PayloadTooLarge(f"a kernel has at most {MAX_KERNEL_BYTES} bytes, not {len(data)}")
         digest = hashlib.sha256(data).hexdigest()
-        pieces = [data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
+        starts = range(0, len(data), CHUNK_BYTES)
         with transaction.atomic():
-            _, created = KernelBlob.objects.get_or_create(
-                digest=digest, defaults={"size": len(data), "chunk_count": len(pieces)}
+            blob, created = KernelBlob.objects.select_for_update().get_or_create(
+                digest=digest, defaults={"size": len(data), "chunk_count": len(starts)}
             )
-            if created:
-                KernelChunk.objects.bulk_create(
-                    KernelChunk(blob_id=digest, index=index, sha256=hashlib.sha256(piece).digest(), data=piece)
-                    for index, piece in enumerate(pieces)
-                )
+            if created or not blob.in_database:
+                chunks.write(digest, (data[start : start + CHUNK_BYTES] for start in starts))
+                # A blob that was being freed may have lost its copy in L4 already.
+                archived_at = None if blob.freed_at else blob.archived_at
+                KernelBlob.objects.filter(pk=digest).update(in_database=True, freed_at=None, archived_at=archived_at)
         return digest
 
     def get(self, digest: str) -> bytes:
         """The whole blob, checked chunk by chunk and as a whole.
 
         Raises:
-            NotFound: no such blob. CorruptKernel: what is stored is not what was put.
+            NotFound: no such blob. CorruptKernel: what is stored is not what was put. Conflict: it is archived.
+            Unavailable: only L4 has it, and does not answer.
         """
         data = b"".join(self.stream(digest))
         if hashlib.sha256(data).hexdigest() != digest:
@@ -60,28 +62,40 @@ class KernelStore:
         return self._blob(digest).size
 
     def stream(self, digest: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """The bytes ``[start, stop)``: one verified chunk in memory at a time, and only the chunks in that range.
+        """The bytes ``[start, stop)``: a few MiB in memory at a time, and only the chunks in that range.
 
         Raises:
-            NotFound: no such blob (before the first piece). CorruptKernel: at the chunk that is.
+            NotFound: no such blob. Conflict: it is archived (both before the first piece). CorruptKernel: at the chunk
+            that is. Unavailable: only L4 has it, and does not answer.
         """
         blob = self._blob(digest)
+        _require_readable(blob)
         stop = blob.size if stop is None else min(stop, blob.size)
-        return self._pieces(digest, start, stop)
-
-    def _pieces(self, digest: str, start: int, stop: int) -> Iterator[bytes]:
-        for index in range(start // CHUNK_BYTES, -(-stop // CHUNK_BYTES)):
-            offset = index * CHUNK_BYTES
-            yield self._chunk(digest, index)[max(start - offset, 0) : stop - offset]
-
-    def _chunk(self, digest: str, index: int) -> bytes:
-        row = KernelChunk.objects.filter(blob_id=digest, index=index).first()
-        if row is None or hashlib.sha256(row.data).digest() != bytes(row.sha256):
-            raise CorruptKernel(digest, index)
-        return bytes(row.data)
+        return _pieces(digest, start, stop)
 
     def _blob(self, digest: str) -> KernelBlob:
-        blob = KernelBlob.objects.filter(digest=digest).first()
+        blob = KernelBlob.objects.filter(digest=digest, freed_at=None).first()
         if blob is None:
             raise NotFound(f"there are no bytes with digest {digest}")
         return blob
+
+
+def _pieces(digest: str, start: int, stop: int) -> Iterator[bytes]:
+    with closing(archive.Reader(digest)) as archived:
+        for chunk in chunks.read(digest, start // CHUNK_BYTES, -(-stop // CHUNK_BYTES)):
+            data = archived.chunk(chunk.index) if chunk.data is None else chunk.data
+            offset = chunk.index * CHUNK_BYTES
+            yield chunk.checked(digest, data)[max(start - offset, 0) : stop - offset]
+
+
+def _require_readable(blob: KernelBlob) -> None:
+    """Raises Conflict: only archived kernels have these bytes."""
+    if blob.in_database:
+        return
+    tiers = tiers_of([blob.digest])[blob.digest]
+    if tiers == {StorageTier.ARCHIVE}:
+        raise Conflict(
+            f"the bytes {blob.digest} are archived: move a kernel that has them to another tier first "
+            '(POST /api/v1/kernels/{id}/tier {"tier": "warm"})',
+            code="archived",
+        )

@@ -17,12 +17,15 @@ class KernelBlob(models.Model):
     """Its chunks are here (L3)."""
     archived_at = models.DateTimeField(null=True)
     """Since when the object storage (L4) holds a copy that was read back; NULL: it holds none."""
+    freed_at = models.DateTimeField(null=True)
+    """Since when nothing refers to it: its copy in L4 is deleted next, then this row."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=Q(in_database=True) | Q(archived_at__isnull=False), name="blob_lives_somewhere"
+                condition=Q(in_database=True) | Q(archived_at__isnull=False) | Q(freed_at__isnull=False),
+                name="blob_lives_somewhere",
             ),
             models.CheckConstraint(condition=Q(size__gt=0, size__lte=MAX_KERNEL_BYTES), name="blob_size_is_bounded"),
         ]
@@ -38,7 +41,8 @@ class KernelChunk(models.Model):
     blob = models.ForeignKey(KernelBlob, on_delete=models.CASCADE, related_name="chunks", db_column="digest")
     index = models.PositiveIntegerField()
     sha256 = models.BinaryField()
-    data = models.BinaryField()
+    data = models.BinaryField(null=True)
+    """NULL: these bytes are in L4 only; ``sha256`` stays, so that ranges of them can be verified."""
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["blob", "index"], name="chunk_once_per_blob")]

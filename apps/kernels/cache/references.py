@@ -1,0 +1,26 @@
+"""Who refers to a blob: kernels and their variants, while they are not purged. Several may have the same bytes."""
+
+from collections.abc import Iterable
+
+from apps.kernels.lifecycle import KernelState
+from apps.kernels.models import Kernel, KernelVariant, StorageTier
+
+IN_DATABASE = frozenset({StorageTier.HOT, StorageTier.WARM})
+"""The tiers whose bytes are in L3."""
+
+
+def digests_of(kernel: Kernel) -> list[str]:
+    """What a kernel and its variants refer to, in the order in which blobs are locked."""
+    variants = KernelVariant.objects.filter(kernel_id=kernel.pk).values_list("digest", flat=True)
+    return sorted({digest for digest in (kernel.digest, *variants) if digest})
+
+
+def tiers_of(digests: Iterable[str]) -> dict[str, set[str]]:
+    """Digest -> the tiers of all kernels that refer to it; empty: nobody does. Variants are where their kernel is."""
+    found: dict[str, set[str]] = {digest: set() for digest in digests}
+    live = Kernel.objects.exclude(state=KernelState.PURGED)
+    own = live.filter(digest__in=list(found)).values_list("digest", "storage_tier")
+    variants = KernelVariant.objects.filter(digest__in=list(found), kernel__in=live)
+    for digest, tier in [*own, *variants.values_list("digest", "kernel__storage_tier")]:
+        found[str(digest)].add(tier)
+    return found
