@@ -116,11 +116,23 @@ def test_a_wrong_kernel_names_its_field_and_writes_nothing(
     assert not Kernel.objects.exists()
 
 
-def test_the_same_contract_twice_is_a_conflict(admin: Caller) -> None:
+def test_a_contract_that_has_a_live_kernel_is_answered_with_it_and_nothing_is_written(admin: Caller) -> None:
     BlueprintVersionFactory(blueprint=BlueprintFactory(name="mlp"), number=1)
-    admin.post("/api/v1/kernels", {"blueprint": "mlp"})
+    first = admin.post("/api/v1/kernels", {"blueprint": "mlp"})
+    events = AuditEvent.objects.count()
 
-    assert_problem(admin.post("/api/v1/kernels", {"blueprint": "mlp"}), 409, "duplicate_contract")
+    again = admin.post("/api/v1/kernels", {"blueprint": "mlp", "tags": {"other": True}})
+
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert (again.json(), again["ETag"], again["Location"]) == (first.json(), first["ETag"], first["Location"])
+    assert AuditEvent.objects.count() == events
+
+
+def test_a_rejected_kernel_leaves_its_contract_free(admin: Caller) -> None:
+    version = BlueprintVersionFactory(blueprint=BlueprintFactory(name="mlp"), number=1)
+    KernelFactory(blueprint_version=version, state=KernelState.REJECTED)
+
+    assert admin.post("/api/v1/kernels", {"blueprint": "mlp"}).status_code == 201
 
 
 def test_kernels_are_filtered_by_state_operator_and_blueprint(admin: Caller) -> None:

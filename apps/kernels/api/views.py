@@ -30,18 +30,25 @@ class KernelListView(ListView):
     def get_queryset(self) -> QuerySet[Kernel]:
         return selectors.kernels()
 
-    @extend_schema(request=NewKernel, responses={201: KernelSerializer})
+    @extend_schema(request=NewKernel, responses={200: KernelSerializer, 201: KernelSerializer})
     @idempotent
     def post(self, request: Request) -> Response:
-        """Register a kernel of a blueprint version. It is compiled and validated in the background, or uploaded."""
+        """Register a kernel of a blueprint version. It is compiled and validated in the background, or uploaded.
+
+        A live kernel of the same version and bindings is answered as it is (200), and nothing is written.
+        """
         given = self.parse(NewKernel)
-        kernel = services.register_kernel(
-            version=_version(given["blueprint"], given.get("version")),
-            bindings=given.get("bindings"),
-            tags=given.get("tags"),
-            awaits_upload=given["awaits_upload"],
-            actor=actor_of(request),
-        )
+        try:
+            kernel = services.register_kernel(
+                version=_version(given["blueprint"], given.get("version")),
+                bindings=given.get("bindings"),
+                tags=given.get("tags"),
+                awaits_upload=given["awaits_upload"],
+                actor=actor_of(request),
+            )
+        except services.DuplicateContract as duplicate:
+            kernel = duplicate.kernel
+            return self.show(kernel, KernelSerializer, location=f"/api/v1/kernels/{kernel.pk}")
         return self.show(kernel, KernelSerializer, code=201, location=f"/api/v1/kernels/{kernel.pk}")
 
 

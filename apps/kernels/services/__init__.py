@@ -4,6 +4,7 @@
 from apps.kernels.services.outcomes import hold_kernels, record_field_report, release_kernels
 from apps.kernels.services.pipeline import (
     COMPILE_TASK,
+    DuplicateContract,
     deprecate_kernel,
     ensure_kernel,
     process_kernel,
@@ -14,6 +15,7 @@ from apps.kernels.services.pipeline import (
 
 __all__ = [
     "COMPILE_TASK",
+    "DuplicateContract",
     "deprecate_kernel",
     "ensure_kernel",
     "hold_kernels",

@@ -31,6 +31,16 @@ COMPILE_TASK = "apps.kernels.tasks.compile_kernel"
 ENDED = (KernelState.REJECTED, KernelState.RETIRED, KernelState.PURGED)
 
 
+class DuplicateContract(Conflict):
+    """A live kernel has this contract already: ``kernel``."""
+
+    code = "duplicate_contract"
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(f"kernel {kernel.pk} has this contract already")
+        self.kernel = kernel
+
+
 @transaction.atomic
 def register_kernel(
     *,
@@ -43,8 +53,8 @@ def register_kernel(
     """A kernel of ``version`` with its symbols bound, to be compiled (or to receive an uploaded binary).
 
     Raises:
-        Invalid: the bindings do not fit the spec. Conflict: the contract has a kernel already, or the version cannot
-            be compiled any more.
+        Invalid: the bindings do not fit the spec. DuplicateContract: the contract has a live kernel already.
+        Conflict: the version cannot be compiled any more.
     """
     if version.state not in {VersionState.SUBMITTED, VersionState.COMPILING, VersionState.CHARACTERIZED}:
         raise Conflict(f"{version} is {version.state}: only a submitted or characterized version makes kernels")
@@ -52,7 +62,7 @@ def register_kernel(
     BlueprintVersion.objects.select_for_update().get(pk=version.pk)  # one registration of a contract at a time
     twin = Kernel.objects.filter(blueprint_version=version, bindings=spec["symbols"]).exclude(state__in=ENDED).first()
     if twin is not None:
-        raise Conflict(f"kernel {twin.pk} has this contract already", code="duplicate_contract")
+        raise DuplicateContract(twin)
     sizes = "-".join(f"{name.lower()}{size}" for name, size in sorted(graph.symbols.items()))
     kernel = Kernel(
         blueprint_version=version,
