@@ -1,25 +1,32 @@
 """Lineage: who came from whom. One table of edges per kind of asset, never changed, never deleted, without cycles.
 
     class KernelLineage(LineageEdge): ...                      child and parent are kernels
+    add_edge(KernelLineage, child=..., parent=..., kind=LineageKind.DERIVED)
     ancestors(KernelLineage, kernel_id, depth=5) -> [Relative(id, depth), ...]
+    graph(KernelLineage, [kernel_id]) -> Lineage(nodes, edges, complete)
 
 The database refuses a cycle whichever door an edge takes, also when two transactions close one from both sides.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import pgtrigger
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import connection, models
+from django.db import IntegrityError, connection, models, transaction
 from django.db.models import F, Q
 
+from apps.core.errors import Conflict, Invalid
 from apps.core.ids import new_id
 
 MAX_DEPTH = 32
 MAX_RELATIVES = 1_000
+MAX_EDGES = 5_000
+CYCLE = "lineage_has_no_cycle"
+"""The name under which the trigger refuses an edge."""
 
 
 class LineageKind(StrEnum):
@@ -37,6 +44,11 @@ class LineageKind(StrEnum):
 NO_CYCLE = """
     -- One writer of edges at a time, until its commit: what it does not see yet cannot close a cycle with this edge.
     PERFORM pg_advisory_xact_lock(hashtext(TG_TABLE_NAME));
+    -- What nothing came from yet, as nearly every new thing, is nobody's ancestor: no walk.
+    EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE parent_id = $1)', TG_TABLE_NAME) INTO closes USING NEW.child_id;
+    IF NOT closes THEN
+        RETURN NEW;
+    END IF;
     EXECUTE format(
         'WITH RECURSIVE up(id) AS (SELECT $1 UNION SELECT parent_id FROM %I JOIN up ON child_id = up.id) '
         'SELECT EXISTS (SELECT FROM up WHERE id = $2)', TG_TABLE_NAME
@@ -97,24 +109,104 @@ class Relative:
     depth: int
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One edge of a lineage, as it is shown."""
+
+    child: UUID
+    parent: UUID
+    kind: str
+    weight: float
+    run_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Relatives and the edges between them. ``depth`` of an ancestor is below 0, of a descendant above.
+
+    ``complete`` is False when there are more relatives or edges than are shown.
+    """
+
+    nodes: list[Relative]
+    edges: list[Link]
+    complete: bool
+
+
+Edge = TypeVar("Edge", bound=LineageEdge)
+
+
+def add_edge(
+    edges: type[Edge],
+    *,
+    child: models.Model,
+    parent: models.Model,
+    kind: LineageKind,
+    weight: float = 1.0,
+    run_id: UUID | None = None,
+) -> Edge:
+    """Write that ``child`` came from ``parent``. For services, which record the event.
+
+    Raises:
+        Invalid: the weight is no share, or a thing would be its own parent. Conflict: the edge would close a cycle.
+        ValidationError: this edge is there already.
+    """
+    if not 0 < weight <= 1:
+        raise Invalid("a weight is a share: above 0, at most 1", pointer="/weight", code="range")
+    if child.pk == parent.pk:
+        raise Invalid("nothing comes from itself", pointer="/parent", code="cycle")
+    edge = edges(child=child, parent=parent, kind=kind, weight=weight, run_id=run_id)
+    edge.full_clean()
+    try:
+        with transaction.atomic():
+            edge.save(force_insert=True)
+    except IntegrityError as error:
+        if getattr(getattr(error.__cause__, "diag", None), "constraint_name", None) != CYCLE:
+            raise
+        message = f"{parent} descends from {child} already: with this edge the lineage would have a cycle"
+        raise Conflict(message, code="lineage_cycle", pointer="/parent") from error
+    return edge
+
+
 def ancestors(edges: type[LineageEdge], start: UUID, *, depth: int = MAX_DEPTH) -> list[Relative]:
     """Everything that ``start`` came from, nearest first; at most MAX_RELATIVES."""
-    return _walk(edges, start, "child_id", "parent_id", depth)
+    return _walk(edges, [start], "child_id", "parent_id", depth)
 
 
 def descendants(edges: type[LineageEdge], start: UUID, *, depth: int = MAX_DEPTH) -> list[Relative]:
     """Everything that came from ``start``, nearest first; at most MAX_RELATIVES."""
-    return _walk(edges, start, "parent_id", "child_id", depth)
+    return _walk(edges, [start], "parent_id", "child_id", depth)
 
 
-def _walk(edges: type[LineageEdge], start: UUID, here: str, there: str, depth: int) -> list[Relative]:
+def graph(edges: type[LineageEdge], starts: Collection[UUID], *, depth: int = MAX_DEPTH) -> Lineage:
+    """The starts, what they came from and what came from them, with every edge between these. Three statements."""
+    up = _walk(edges, starts, "child_id", "parent_id", depth)
+    down = _walk(edges, starts, "parent_id", "child_id", depth)
+    depths = dict.fromkeys(starts, 0)
+    for relative, sign in _nearest_first(up, down):
+        depths.setdefault(relative.id, sign * relative.depth)
+    links = edges._base_manager.filter(child_id__in=depths.keys(), parent_id__in=depths.keys()).order_by("id")
+    shown = links.values_list("child_id", "parent_id", "kind", "weight", "run_id")[: MAX_EDGES + 1]
+    found = [Link(*row) for row in shown]
+    return Lineage(
+        nodes=[Relative(id=key, depth=value) for key, value in sorted(depths.items(), key=lambda item: item[1])],
+        edges=found[:MAX_EDGES],
+        complete=len(found) <= MAX_EDGES and max(len(up), len(down)) < MAX_RELATIVES,
+    )
+
+
+def _nearest_first(up: Iterable[Relative], down: Iterable[Relative]) -> list[tuple[Relative, int]]:
+    both = [*((relative, -1) for relative in up), *((relative, 1) for relative in down)]
+    return sorted(both, key=lambda pair: pair[0].depth)
+
+
+def _walk(edges: type[LineageEdge], starts: Collection[UUID], here: str, there: str, depth: int) -> list[Relative]:
     # UNION drops pairs that were seen, so the work is bounded by nodes times depth whatever the number of ways.
     statement = (
-        f"WITH RECURSIVE walk(id, depth) AS (SELECT %s::uuid, 0 UNION "  # noqa: S608 - names of our own
+        f"WITH RECURSIVE walk(id, depth) AS (SELECT unnest(%s::uuid[]), 0 UNION "  # noqa: S608 - names of our own
         f"SELECT edge.{there}, walk.depth + 1 FROM {edges._meta.db_table} AS edge "
         f"JOIN walk ON edge.{here} = walk.id WHERE walk.depth < %s) "
         "SELECT id, min(depth) FROM walk WHERE depth > 0 GROUP BY id ORDER BY 2, 1 LIMIT %s"
     )
     with connection.cursor() as cursor:
-        cursor.execute(statement, [start, min(depth, MAX_DEPTH), MAX_RELATIVES])
+        cursor.execute(statement, [list(starts), min(depth, MAX_DEPTH), MAX_RELATIVES])
         return [Relative(*row) for row in cursor.fetchall()]
