@@ -13,8 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.cache import add_never_cache_headers
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
+from unfold.decorators import display
 from unfold.views import ChangeList as UnfoldChangeList
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
@@ -59,6 +58,8 @@ SET_ROLE = Step(
     call=_set_role,
     form=RoleForm,
     initial=lambda user: {"role": user.role},
+    icon="badge",
+    is_for_many=False,
 )
 
 ERASE = Step(
@@ -71,7 +72,9 @@ ERASE = Step(
     ),
     done="erased",
     call=lambda user, actor, data: services.erase_person(user=user, actor=actor, reason=data["reason"]),
+    icon="person_off",
     is_destructive=True,
+    is_for_many=False,
 )
 
 REVOKE = Step(
@@ -83,7 +86,9 @@ REVOKE = Step(
     ),
     done="revoked",
     call=lambda token, actor, data: services.revoke_token(token=token, actor=actor, reason=data["reason"]),
+    icon="key_off",
     is_destructive=True,
+    is_for_many=False,
 )
 
 
@@ -166,7 +171,7 @@ class UserAdmin(SecretOnceAdmin):
     list_filter = [("role", ChoicesDropdownFilter), "is_active"]
     search_fields = ["username", "email", "id__exact"]
     ordering = ["username"]
-    actions_detail = ["set_role", "erase"]
+    steps = {"set_role": SET_ROLE, "erase": ERASE}
     add_fieldsets = [(None, {"fields": ["username", "email", "role"]})]
     fieldsets = [
         (None, {"fields": ["username", "email", "role_label", "may"]}),
@@ -178,20 +183,6 @@ class UserAdmin(SecretOnceAdmin):
     @display(description="may")
     def may(self, user: User) -> str:
         return ", ".join(sorted(user.scopes))
-
-    @action(description="Change role", url_path="role", icon="badge", permissions=["write"])
-    def set_role(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self.take(request, object_id, SET_ROLE)
-
-    @action(
-        description="Erase person",
-        url_path="erase",
-        icon="person_off",
-        permissions=["write"],
-        variant=ActionVariant.DANGER,
-    )
-    def erase(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self.take(request, object_id, ERASE)
 
 
 class TokenList(UnfoldChangeList):
@@ -213,7 +204,7 @@ class ApiTokenAdmin(SecretOnceAdmin):
     list_select_related = ["user"]
     search_fields = ["name", "user__username", "id__exact"]
     autocomplete_fields = ["user"]
-    actions_detail = ["revoke"]
+    steps = {"revoke": REVOKE}
     add_fieldsets = [(None, {"fields": ["user", "name", "scopes", "days"]})]
     fieldsets = [
         (None, {"fields": ["name", "user_link", "scopes", "effective", "status"]}),
@@ -240,12 +231,6 @@ class ApiTokenAdmin(SecretOnceAdmin):
         if not token.user.is_active:
             return chip("user inactive", "danger")
         return chip("expired", "danger") if token.is_expired else chip("valid", "success")
-
-    @action(
-        description="Revoke", url_path="revoke", icon="key_off", permissions=["write"], variant=ActionVariant.DANGER
-    )
-    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self.take(request, object_id, REVOKE)
 
 
 @admin.register(Workspace)

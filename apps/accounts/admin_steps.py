@@ -1,23 +1,29 @@
 """Writing from the admin: always through a service, with the acting user, after a page that shows what will happen.
 
 The preview is not a description: it makes the very call in a transaction that is rolled back, and shows the events that
-the audit trail would have got, or the service's refusal.
+the audit trail would have got, or the service's refusal. What was shown is what is done: an answer that was changed
+after the preview is previewed again, and a row that changed after it is refused.
+
+    class RunAdmin(StepAdmin):
+        steps = {"pause": PAUSE, "stop": STOP}      a button on the row and an action on the list for each
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Never
+from typing import Any, ClassVar, Never
 
 from django import forms
-from django.contrib import messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from unfold.decorators import action
+from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from apps.audit.catalogue import EVENT_TYPES
@@ -25,12 +31,15 @@ from apps.audit.models import AuditEvent
 from apps.core import context
 from apps.core.actors import Actor, actor_of
 from apps.core.admin import ScopedAdmin
-from apps.core.errors import ServiceError
+from apps.core.errors import Conflict, ServiceError
 from apps.core.ids import new_id
 
 REFUSALS = (ServiceError, ValidationError)
 MAX_AT_ONCE = 100
-CONFIRMED = "confirmed"
+CONFIRMED, PREVIEW = "confirmed", "preview"
+SHOWN, ANSWERS = "shown", "answers"
+"""Hidden fields of the page: the rows as they were shown, and a digest of the answers that were previewed."""
+CHANGED = "it has changed since this page was shown: look again"
 
 
 class ReasonForm(forms.Form):
@@ -57,7 +66,9 @@ class Step:
     """A button that calls one service for a row.
 
     ``promises`` tell what will happen and what will not. ``call`` gets the row, the actor and the form's data.
-    A step whose form asks for more than a reason has no preview: what happens depends on the answers.
+    ``offered`` tells whether it can do something for a row, so that its button is shown; the service decides whether it
+    works. ``foretell`` says what would happen, for a call that cannot be made and rolled back because it reaches
+    beyond the database; it raises what ``call`` would.
     """
 
     title: str
@@ -66,11 +77,23 @@ class Step:
     call: Callable[[Any, Actor, Mapping[str, Any]], Any]
     form: type[forms.Form] = ReasonForm
     initial: Callable[[Any], Mapping[str, Any]] = lambda row: {}
+    foretell: Callable[[Any, Mapping[str, Any]], tuple[str, ...]] | None = None
+    offered: Callable[[Any], bool] = lambda row: True
+    icon: str = ""
+    is_primary: bool = False
     is_destructive: bool = False
+    is_for_many: bool = True
 
     @property
-    def has_preview(self) -> bool:
-        return self.form is ReasonForm
+    def asks(self) -> bool:
+        """Whether it needs answers beside a reason: what would happen is known only with them."""
+        return self.form is not ReasonForm
+
+    @property
+    def variant(self) -> ActionVariant:
+        if self.is_destructive:
+            return ActionVariant.DANGER
+        return ActionVariant.PRIMARY if self.is_primary else ActionVariant.DEFAULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +102,72 @@ class Effect:
 
     row: Model
     events: tuple[str, ...] = ()
-    refusal: str = ""
+    error: ServiceError | ValidationError | None = None
+
+    @property
+    def refusal(self) -> str:
+        return text_of(self.error) if self.error is not None else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a person sent from the page of a step: the button pressed and what the page had shown."""
+
+    confirmed: bool
+    previews: bool
+    answers: str
+    shown: Mapping[str, str]
+
+    @classmethod
+    def of(cls, request: HttpRequest) -> "Asked":
+        pairs = (text.rpartition(":") for text in request.POST.getlist(SHOWN))
+        return cls(
+            confirmed=CONFIRMED in request.POST,
+            previews=PREVIEW in request.POST,
+            answers=request.POST.get(ANSWERS, ""),
+            shown={key: version for key, _, version in pairs},
+        )
+
+    def wants_preview(self, form: forms.Form) -> bool:
+        """Also when the answers are not those that were previewed."""
+        return self.previews or (self.answers not in {"", digest_of(form)})
+
+    def check(self, row: Model) -> None:
+        """Raises Conflict: the row is not as it was shown. Services check again, under their lock, what they need."""
+        if self.shown.get(key_of(row), version_of(row)) != version_of(row):
+            raise Conflict(CHANGED, code="stale")
+
+
+def key_of(row: Model) -> str:
+    """What stands for the row in addresses and pages: the key of a token is a digest of its secret."""
+    return str(getattr(row, "id", row.pk))
+
+
+def version_of(row: Model) -> str:
+    return str(getattr(row, "row_version", ""))
+
+
+def digest_of(form: forms.Form) -> str:
+    """Of the answers that decide what happens: all but the reason."""
+    answers = {name: value for name, value in form.cleaned_data.items() if name != "reason"}
+    return hashlib.sha256(repr(sorted(answers.items())).encode()).hexdigest()
 
 
 class StepAdmin(ScopedAdmin):
-    """Buttons on a row (``take``) and on a selection (``take_all``), each with its page to confirm."""
+    """Buttons on a row and on a selection, each with its page to confirm: one for each of ``steps``, by its name."""
+
+    steps: ClassVar[Mapping[str, Step]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "steps" not in cls.__dict__:
+            return
+        for name, step in cls.steps.items():
+            setattr(cls, name, _button(name, step))
+            setattr(cls, f"{name}_selected", _selection(name, step))
+        cls.actions_detail = list(cls.steps)
+        cls.actions = [f"{name}_selected" for name, step in cls.steps.items() if step.is_for_many]
+        cls.offered_when = {name: step.offered for name, step in cls.steps.items()}
 
     def take(self, request: HttpRequest, object_id: str, step: Step) -> HttpResponse:
         """The page of a step for one row: what would happen and why; then the call itself."""
@@ -93,15 +177,16 @@ class StepAdmin(ScopedAdmin):
         if not self.has_write_permission(request, row):
             raise PermissionDenied
         form = step.form(request.POST or None, initial=dict(step.initial(row)))
-        if request.method == "POST" and form.is_valid():
+        asked = Asked.of(request)
+        if request.method == "POST" and form.is_valid() and not asked.wants_preview(form):
             try:
+                asked.check(row)
                 result = step.call(row, actor_of(request), form.cleaned_data)
             except REFUSALS as error:
                 refuse(form, error)
             else:
                 return self.after_step(request, row, step, result)
-        effects = preview(step, [row], actor_of(request)) if step.has_preview else []
-        return self._page(request, step, form, effects, back=self._url_of(row), row=row)
+        return self._page(request, step, form, [row], back=self._url_of(row), row=row)
 
     def after_step(self, request: HttpRequest, row: Model, step: Step, result: Any) -> HttpResponse:
         """Back to the row, or to the list if the row is gone."""
@@ -116,15 +201,21 @@ class StepAdmin(ScopedAdmin):
         if len(selected) > MAX_AT_ONCE:
             messages.error(request, f"Select at most {MAX_AT_ONCE} at once.")
             return None
-        form = step.form(request.POST if CONFIRMED in request.POST else None)
-        if not form.is_valid():
-            return self._page(request, step, form, preview(step, selected, actor_of(request)), back=self._url_of(None))
+        asked = Asked.of(request)
+        form = step.form(request.POST if asked.confirmed or asked.previews else None)
+        if not form.is_valid() or asked.wants_preview(form):
+            return self._page(request, step, form, selected, back=self._url_of(None))
         for row in selected:
-            self._take_one_of_many(request, row, step, form.cleaned_data)
+            self._take_one_of_many(request, row, step, form.cleaned_data, asked)
+        if gone := set(asked.shown) - {key_of(row) for row in selected}:
+            messages.error(request, f"{len(gone)} of those selected are not there any more.")
         return HttpResponseRedirect(self._url_of(None))
 
-    def _take_one_of_many(self, request: HttpRequest, row: Model, step: Step, data: Mapping[str, Any]) -> None:
+    def _take_one_of_many(
+        self, request: HttpRequest, row: Model, step: Step, data: Mapping[str, Any], asked: Asked
+    ) -> None:
         try:
+            asked.check(row)
             step.call(row, actor_of(request), data)
         except REFUSALS as error:
             messages.error(request, f"{row}: {text_of(error)}")
@@ -136,11 +227,16 @@ class StepAdmin(ScopedAdmin):
         request: HttpRequest,
         step: Step,
         form: forms.Form,
-        effects: list[Effect],
+        rows: list[Any],
         *,
         back: str,
         row: Model | None = None,
     ) -> HttpResponse:
+        is_answered = form.is_bound and form.is_valid()
+        effects = self._effects(request, step, form, rows) if is_answered or not step.asks else []
+        if row is not None and step.asks and effects and effects[0].error is not None:
+            refuse(form, effects.pop().error)  # at the answer that is wrong
+        refused = sum(bool(effect.error) for effect in effects)
         page = {
             **self.admin_site.each_context(request),
             "title": step.title,
@@ -149,33 +245,62 @@ class StepAdmin(ScopedAdmin):
             "step": step,
             "form": form,
             "effects": effects,
-            "can_confirm": not effects or any(not effect.refusal for effect in effects),
+            "refused": refused,
+            "allowed": len(effects) - refused,
+            "can_confirm": len(effects) > refused,
+            "can_answer": step.asks or len(effects) > refused,
+            "answers": digest_of(form) if effects and step.asks else "",
             "back": back,
             "action": request.POST.get("action", ""),
-            "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
+            "rows": rows,
+            "shown": [f"{key_of(each)}:{version_of(each)}" for each in rows],
         }
         return TemplateResponse(request, "admin/step.html", page)
+
+    def _effects(self, request: HttpRequest, step: Step, form: forms.Form, rows: Iterable[Any]) -> list[Effect]:
+        answers = form.cleaned_data if form.is_bound and form.is_valid() else {"reason": "preview"}
+        return preview(step, rows, actor_of(request), answers)
 
     def _url_of(self, row: Model | None) -> str:
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}"
         if row is None:
             return reverse(f"{name}_changelist")
-        return reverse(f"{name}_change", args=[str(getattr(row, "id", row.pk))])
+        return reverse(f"{name}_change", args=[key_of(row)])
 
     def _still_there(self, row: Model) -> bool:
         return self.model._default_manager.filter(pk=row.pk).exists()
 
 
-def preview(step: Step, rows: Iterable[Any], actor: Actor) -> list[Effect]:
+def _button(name: str, step: Step) -> Callable[..., HttpResponse]:
+    def press(self: StepAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self.take(request, object_id, step)
+
+    press.__name__ = name
+    return action(description=step.title, url_path=name, icon=step.icon, permissions=["write"], variant=step.variant)(
+        press
+    )
+
+
+def _selection(name: str, step: Step) -> Callable[..., HttpResponse | None]:
+    def choose(self: StepAdmin, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
+        return self.take_all(request, rows, step)
+
+    choose.__name__ = f"{name}_selected"
+    return admin.action(description=step.title, permissions=["write"])(choose)
+
+
+def preview(step: Step, rows: Iterable[Any], actor: Actor, answers: Mapping[str, Any]) -> list[Effect]:
     """What the step would do to each row, found out by doing it and rolling back."""
-    return [_effect(step, row, actor) for row in rows]
+    return [_effect(step, row, actor, answers) for row in rows]
 
 
-def _effect(step: Step, row: Any, actor: Actor) -> Effect:
+def _effect(step: Step, row: Any, actor: Actor, answers: Mapping[str, Any]) -> Effect:
     try:
-        events = dry_run(lambda: step.call(row, actor, {"reason": "preview"}))
+        if step.foretell is not None:
+            return Effect(row=row, events=step.foretell(row, answers))
+        events = dry_run(lambda: step.call(row, actor, answers))
     except REFUSALS as error:
-        return Effect(row=row, refusal=text_of(error))
+        return Effect(row=row, error=error)
     return Effect(row=row, events=tuple(map(sentence, events)))
 
 

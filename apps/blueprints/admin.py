@@ -6,10 +6,9 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeNumericFilter
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
+from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from apps.accounts.admin_steps import PrettyJSONField, ServiceForm, ServiceFormAdmin, Step
@@ -60,6 +59,9 @@ SUBMIT = Step(
     call=_submit,
     form=SpecForm,
     initial=_newest_spec,
+    icon="upload",
+    is_primary=True,
+    is_for_many=False,
 )
 
 
@@ -102,7 +104,7 @@ class BlueprintAdmin(ServiceFormAdmin):
     list_display = ["name", "title", "version_count", "tags", "created_at"]
     search_fields = ["name", "title", "id__exact"]
     ordering = ["name"]
-    actions_detail = ["submit_version"]
+    steps = {"submit_version": SUBMIT}
     readonly_fields = ["name", "workspace", "next_number", "id", "created_at", "updated_at"]
     add_fieldsets = [(None, {"fields": ["name", "title", "card", "tags"]})]
     fieldsets = [
@@ -124,16 +126,6 @@ class BlueprintAdmin(ServiceFormAdmin):
     @display(description="versions", ordering="version_count")
     def version_count(self, blueprint: Any) -> int:
         return int(blueprint.version_count)
-
-    @action(
-        description="Submit a version",
-        url_path="submit",
-        icon="upload",
-        permissions=["write"],
-        variant=ActionVariant.PRIMARY,
-    )
-    def submit_version(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self.take(request, object_id, SUBMIT)
 
 
 @admin.register(BlueprintVersion)

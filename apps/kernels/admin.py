@@ -3,18 +3,15 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateTimeFilter, RangeNumericFilter
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
+from unfold.decorators import display
 
 from apps.accounts.admin_steps import Step, StepAdmin
 from apps.accounts.roles import Scope
 from apps.core.admin import ScopedAdmin
 from apps.core.admin_display import link, link_to, number, short, size, state_column
 from apps.kernels import services
-from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
+from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import FieldReport, Kernel
 
 KERNEL_LABELS = {
@@ -56,10 +53,7 @@ QUARANTINE = Step(
 class KernelAdmin(StepAdmin):
     read_scope, write_scope = Scope.LIBRARY_READ, Scope.LIBRARY_WRITE
     subject_type, page = "kernel", "dashboards:kernel"
-    offered_when = {
-        "deprecate": lambda kernel: KERNEL_LIFECYCLE.allows(kernel.state, KernelState.DEPRECATED),
-        "quarantine": lambda kernel: KERNEL_LIFECYCLE.allows(kernel.state, KernelState.QUARANTINED),
-    }
+    steps = {"deprecate": DEPRECATE, "quarantine": QUARANTINE}
 
     list_display = [
         "name",
@@ -80,8 +74,6 @@ class KernelAdmin(StepAdmin):
     ]
     search_fields = ["name", "digest__startswith", "id__exact"]
     list_select_related = ["blueprint_version__blueprint"]
-    actions = ["deprecate_selected", "quarantine_selected"]
-    actions_detail = ["deprecate", "quarantine"]
     fieldsets = [
         (None, {"fields": ["name", "state_label", "rejection", "version_link", "operator", "parameter_count"]}),
         ("Artefact", {"fields": ["digest", "stored_size", "storage_tier", "awaits_upload", "bindings", "compat"]}),
@@ -107,28 +99,6 @@ class KernelAdmin(StepAdmin):
     @display(description="digest", ordering="digest")
     def digest_short(self, kernel: Kernel) -> str:
         return short(kernel.digest)
-
-    @action(description="Deprecate", url_path="deprecate", icon="pause", permissions=["write"])
-    def deprecate(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self.take(request, object_id, DEPRECATE)
-
-    @action(
-        description="Quarantine",
-        url_path="quarantine",
-        icon="block",
-        permissions=["write"],
-        variant=ActionVariant.DANGER,
-    )
-    def quarantine(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self.take(request, object_id, QUARANTINE)
-
-    @admin.action(description="Deprecate", permissions=["write"])
-    def deprecate_selected(self, request: HttpRequest, kernels: QuerySet[Kernel]) -> HttpResponse | None:
-        return self.take_all(request, kernels, DEPRECATE)
-
-    @admin.action(description="Quarantine", permissions=["write"])
-    def quarantine_selected(self, request: HttpRequest, kernels: QuerySet[Kernel]) -> HttpResponse | None:
-        return self.take_all(request, kernels, QUARANTINE)
 
 
 @admin.register(FieldReport)

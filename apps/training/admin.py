@@ -5,10 +5,9 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateTimeFilter
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
+from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
 from apps.accounts.admin_steps import Step, StepAdmin
@@ -46,6 +45,11 @@ ACTION_LABELS: dict[str, str] = {
     Action.CANCEL: "warning",
 }
 
+
+def _is_pausing(run: TrainingRun) -> bool:
+    return run.state == RunState.RUNNING and run.command == Command.PAUSE
+
+
 PAUSE = Step(
     title="Pause",
     promises=(
@@ -54,12 +58,17 @@ PAUSE = Step(
     ),
     done="asked to pause",
     call=lambda run, actor, data: services.pause_run(run=run, reason=data["reason"], actor=actor),
+    offered=lambda run: run.state == RunState.RUNNING and run.command == Command.CONTINUE,
+    icon="pause",
 )
 RESUME = Step(
     title="Resume",
     promises=("The run goes on from the step where it paused, as soon as a worker is free.",),
     done="asked to go on",
     call=lambda run, actor, data: services.resume_run(run=run, reason=data["reason"], actor=actor),
+    offered=lambda run: run.state == RunState.PAUSED or _is_pausing(run),
+    icon="play_arrow",
+    is_primary=True,
 )
 STOP = Step(
     title="Stop for good",
@@ -70,6 +79,8 @@ STOP = Step(
     ),
     done="asked to stop",
     call=lambda run, actor, data: services.stop_run(run=run, reason=data["reason"], actor=actor),
+    offered=lambda run: run.state not in FINAL_RUN_STATES and run.command != Command.STOP,
+    icon="stop",
     is_destructive=True,
 )
 
@@ -79,11 +90,7 @@ class TrainingRunAdmin(StepAdmin):
     read_scope, write_scope = Scope.RUNS_READ, Scope.RUNS_WRITE
     subject_type, page = "run", "dashboards:run"
     neighbours = (("checkpoints.checkpoint", "run_id", "id"), ("kernels.fieldreport", "run_id", "id"))
-    offered_when = {
-        "pause": lambda run: run.state == RunState.RUNNING and run.command == Command.CONTINUE,
-        "resume": lambda run: run.state == RunState.PAUSED or _is_pausing(run),
-        "stop": lambda run: run.state not in FINAL_RUN_STATES and run.command != Command.STOP,
-    }
+    steps = {"resume": RESUME, "pause": PAUSE, "stop": STOP}
 
     list_display = [
         *("name", "state_label", "task", "host", "short_kind"),
@@ -97,8 +104,6 @@ class TrainingRunAdmin(StepAdmin):
         ("created_at", RangeDateTimeFilter),
     ]
     search_fields = ["name", "id__exact", "owner__username"]
-    actions = ["pause_selected", "resume_selected", "stop_selected"]
-    actions_detail = ["resume", "pause", "stop"]
     fieldsets = [
         (None, {"fields": ["name", "state_label", "asked", "failure", "kind", "control_link", "owner_link"]}),
         ("Job", {"fields": ["task", "host", "seed", "progress", "accuracy", "size_now", "started_at", "ended_at"]}),
@@ -159,40 +164,6 @@ class TrainingRunAdmin(StepAdmin):
     @display(description="takeovers since the last snapshot")
     def recoveries(self, run: TrainingRun) -> str:
         return _lease(run, "recoveries")
-
-    @action(description="Pause", url_path="pause", icon="pause", permissions=["write"])
-    def pause(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self.take(request, object_id, PAUSE)
-
-    @action(
-        description="Resume",
-        url_path="resume",
-        icon="play_arrow",
-        permissions=["write"],
-        variant=ActionVariant.PRIMARY,
-    )
-    def resume(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self.take(request, object_id, RESUME)
-
-    @action(description="Stop", url_path="stop", icon="stop", permissions=["write"], variant=ActionVariant.DANGER)
-    def stop(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return self.take(request, object_id, STOP)
-
-    @admin.action(description="Pause", permissions=["write"])
-    def pause_selected(self, request: HttpRequest, runs: QuerySet[TrainingRun]) -> HttpResponse | None:
-        return self.take_all(request, runs, PAUSE)
-
-    @admin.action(description="Resume", permissions=["write"])
-    def resume_selected(self, request: HttpRequest, runs: QuerySet[TrainingRun]) -> HttpResponse | None:
-        return self.take_all(request, runs, RESUME)
-
-    @admin.action(description="Stop for good", permissions=["write"])
-    def stop_selected(self, request: HttpRequest, runs: QuerySet[TrainingRun]) -> HttpResponse | None:
-        return self.take_all(request, runs, STOP)
-
-
-def _is_pausing(run: TrainingRun) -> bool:
-    return run.state == RunState.RUNNING and run.command == Command.PAUSE
 
 
 def _lease(run: TrainingRun, field: str) -> str:

@@ -26,7 +26,7 @@ from apps.kernels.lifecycle import KernelState
 from apps.morphogenesis.protocols import Command
 from apps.training.lifecycle import RunState
 from apps.training.models import RunKind, TrainingRun
-from tests.contracts.audit_cases import report_of_an_empty_trail
+from tests.contracts.audit_cases import alias_of_a_kernel, report_of_an_empty_trail
 from tests.support.factories import (
     PASSWORD,
     BlueprintFactory,
@@ -136,6 +136,22 @@ def _(world: World) -> Call:
     return Call(id=KernelFactory(awaits_upload=True).pk, data=SAFETENSORS)
 
 
+@write("PUT /api/v1/kernels/{id}/aliases/sample", "alias.set")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={"reason": "the best so far"})
+
+
+@write("PATCH /api/v1/blueprints/{id}/aliases/sample", "alias.protection_changed")
+def _(world: World) -> Call:
+    alias = alias_of_a_kernel("sample")
+    return Call(id=alias.blueprint_id, body={"is_protected": True}, needs_etag=True)
+
+
+@write("DELETE /api/v1/blueprints/{id}/aliases/sample", "alias.removed")
+def _(world: World) -> Call:
+    return Call(id=alias_of_a_kernel("sample").blueprint_id, needs_etag=True)
+
+
 # --- API: runs
 
 
@@ -218,7 +234,7 @@ def _(world: World) -> Call:
     return Call(body={"username": "grace", "email": "grace@example.org", "role": Role.CURATOR})
 
 
-@write("POST /admin/accounts/user/{id}/role/", "access.role_changed")
+@write("POST /admin/accounts/user/{id}/set_role/", "access.role_changed")
 def _(world: World) -> Call:
     return Call(id=UserFactory().pk, body={"role": Role.OPERATOR, "reason": "on call", "confirmed": "1"})
 
@@ -249,7 +265,7 @@ def _(world: World) -> Call:
     return Call(id=BlueprintFactory().pk, body={"title": "T", "card": "{}", "tags": '{"a": 1}', "reason": "clearer"})
 
 
-@write("POST /admin/blueprints/blueprint/{id}/submit/", "blueprint.version_submitted")
+@write("POST /admin/blueprints/blueprint/{id}/submit_version/", "blueprint.version_submitted")
 def _(world: World) -> Call:
     return Call(id=BlueprintFactory().pk, body={"spec": json.dumps(residual_spec())})
 
