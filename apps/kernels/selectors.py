@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 from django.db.models import Avg, QuerySet
 
+from apps.blueprints.models import Blueprint
+from apps.core.errors import NotFound
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import FieldReport, Kernel
+from apps.kernels.models import AliasPeriod, FieldReport, Kernel, KernelAlias
 
 PENDING = (KernelState.REGISTERED, KernelState.UPLOADED, KernelState.COMPILED, KernelState.BENCHMARKING)
 
@@ -29,3 +32,35 @@ def priors(kernels: Iterable[Kernel]) -> dict[Any, float]:
     """Kernel id -> mean measured contribution (nats per held-out sample) over its field reports."""
     rows = FieldReport.objects.filter(kernel__in=list(kernels), contribution__isnull=False)
     return dict(rows.values_list("kernel_id").annotate(mean=Avg("contribution")).values_list("kernel_id", "mean"))
+
+
+def aliases_of(blueprint_id: Any) -> QuerySet[KernelAlias]:
+    """The aliases of a blueprint that point at a kernel."""
+    return KernelAlias.objects.select_related("blueprint", "kernel__blueprint_version").filter(
+        blueprint_id=blueprint_id, kernel__isnull=False
+    )
+
+
+def alias_ever(blueprint_id: Any, name: str) -> KernelAlias:
+    """The alias, also one that was removed. Raises NotFound."""
+    found = KernelAlias.objects.filter(blueprint_id=blueprint_id, name=name).first()
+    if found is None:
+        raise NotFound(f"the blueprint never had an alias {name!r}")
+    return found
+
+
+def alias_periods(blueprint_id: Any, name: str) -> QuerySet[AliasPeriod]:
+    """What an alias pointed at, and when."""
+    return AliasPeriod.objects.select_related("kernel__blueprint_version").filter(
+        alias__blueprint_id=blueprint_id, alias__name=name
+    )
+
+
+def lock_alias(blueprint_id: UUID, name: str) -> KernelAlias | None:
+    """The alias, if there ever was one. Until the transaction ends nobody else changes an alias of the blueprint."""
+    Blueprint.objects.select_for_update(no_key=True).get(pk=blueprint_id)
+    return (
+        KernelAlias.objects.select_related("blueprint", "kernel__blueprint_version")
+        .filter(blueprint_id=blueprint_id, name=name)
+        .first()
+    )

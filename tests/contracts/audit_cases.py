@@ -32,10 +32,11 @@ from apps.blueprints.lifecycle import VersionState
 from apps.checkpoints import services as checkpoints
 from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint
-from apps.core.actors import Actor
+from apps.core.actors import SYSTEM, Actor
 from apps.core.ids import new_id
 from apps.kernels import services as kernels
 from apps.kernels.lifecycle import KernelState
+from apps.kernels.models import KernelAlias
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action, Command, DecisionRecord, GraftOutcome, TransitionRecord
 from apps.morphogenesis.settings import RunSettings
@@ -311,6 +312,20 @@ def _(actor: Actor) -> Arranged:
     return lambda: kernels.process_kernel(kernel=kernel, actor=actor), kernel
 
 
+@case("kernels.grade_kernels", "kernel.graded")
+def _(actor: Actor) -> Arranged:
+    """The smallest and fastest of a cohort of five."""
+    cohort = [
+        KernelFactory(
+            state=KernelState.VALIDATED,
+            hardware={"profile": "one"},
+            metrics={"relative_per_mflop": 1.0 + number, "bytes": 1000 + number},
+        )
+        for number in range(5)
+    ]
+    return lambda: kernels.grade_kernels(actor=actor), cohort[0]
+
+
 @case("kernels.upload_binary", "kernel.uploaded")
 def _(actor: Actor) -> Arranged:
     kernel = KernelFactory(awaits_upload=True)
@@ -344,6 +359,35 @@ def outcome_values() -> dict[str, Any]:
         "accuracy_difference": 0.01,
         "mcnemar_p": 0.04,
     }
+
+
+def alias_of_a_kernel(name: str = "candidate") -> KernelAlias:
+    kernel = KernelFactory(state=KernelState.VALIDATED)
+    return kernels.set_alias(kernel=kernel, name=name, actor=SYSTEM)
+
+
+@case("kernels.set_alias", "alias.set")
+def _(actor: Actor) -> Arranged:
+    kernel = KernelFactory(state=KernelState.VALIDATED)
+    return lambda: kernels.set_alias(kernel=kernel, name="prod", actor=actor), lambda alias: alias
+
+
+@case("kernels.remove_alias", "alias.removed")
+def _(actor: Actor) -> Arranged:
+    alias = alias_of_a_kernel()
+    return lambda: kernels.remove_alias(alias=alias, actor=actor), alias
+
+
+@case("kernels.protect_alias", "alias.protection_changed")
+def _(actor: Actor) -> Arranged:
+    alias = alias_of_a_kernel()
+    return lambda: kernels.protect_alias(alias=alias, actor=actor), alias
+
+
+@case("kernels.unprotect_alias", "alias.protection_changed")
+def _(actor: Actor) -> Arranged:
+    alias = alias_of_a_kernel("prod")
+    return lambda: kernels.unprotect_alias(alias=alias, reason="over", actor=actor), alias
 
 
 @case("kernels.record_field_report", "kernel.field_report")

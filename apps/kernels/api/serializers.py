@@ -4,7 +4,7 @@ from rest_framework import serializers
 
 from apps.core.serializers import Flag, Integers, JSONObject, StrictSerializer, Text, Whole
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import FieldReport, Kernel
+from apps.kernels.models import AliasPeriod, FieldReport, Kernel, KernelAlias
 
 
 class KernelRow(serializers.ModelSerializer[Kernel]):
@@ -64,6 +64,57 @@ class NewKernel(StrictSerializer):
     awaits_upload = Flag(
         default=False, help_text="true: nothing is compiled, the bytes come by PUT /kernels/{id}/binary"
     )
+
+
+class Reason(StrictSerializer):
+    reason = Text(max_length=4000, required=False, help_text="kept in the audit trail")
+
+
+class AliasSerializer(serializers.ModelSerializer[KernelAlias]):
+    """``blueprint`` is its name; ``version``, ``digest`` and ``kernel_state`` are those of the kernel."""
+
+    blueprint = serializers.CharField(source="blueprint.name", read_only=True)
+    blueprint_id = serializers.UUIDField(read_only=True)
+    kernel_id = serializers.UUIDField(read_only=True)
+    kernel = serializers.CharField(source="kernel.name", read_only=True)
+    kernel_state = serializers.ChoiceField(source="kernel.state", choices=list(KernelState), read_only=True)
+    version = serializers.IntegerField(source="kernel.blueprint_version.number", read_only=True)
+    digest = serializers.CharField(source="kernel.digest", read_only=True, allow_null=True)
+
+    class Meta:
+        model = KernelAlias
+        fields = (
+            "id",
+            "blueprint",
+            "blueprint_id",
+            "name",
+            "kernel",
+            "kernel_id",
+            "kernel_state",
+            "version",
+            "digest",
+            "is_protected",
+            "created_at",
+            "updated_at",
+        )
+        read_only_fields = fields
+
+
+class AliasChange(Reason):
+    is_protected = Flag(help_text="moving a protected alias needs a reason; it points at VALIDATED kernels only")
+
+
+class AliasPeriodSerializer(serializers.ModelSerializer[AliasPeriod]):
+    """From ``started_at`` (included) to ``ended_at`` (excluded; null: it still does) it pointed at the kernel."""
+
+    kernel_id = serializers.UUIDField(read_only=True)
+    kernel = serializers.CharField(source="kernel.name", read_only=True)
+    version = serializers.IntegerField(source="kernel.blueprint_version.number", read_only=True)
+
+    class Meta:
+        model = AliasPeriod
+        fields = ("id", "kernel", "kernel_id", "version", "started_at", "ended_at")
+        read_only_fields = fields
 
 
 class FieldReportSerializer(serializers.ModelSerializer[FieldReport]):

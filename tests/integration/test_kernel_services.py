@@ -1,0 +1,79 @@
+"""Aliases, lineage and curation of kernels as services: what the HTTP tests cannot show, above all at the same time."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from apps.core.actors import SYSTEM
+from apps.kernels import services
+from apps.kernels.lifecycle import KernelState
+from apps.kernels.models import AliasPeriod, Kernel, KernelAlias
+from tests.support.factories import BlueprintVersionFactory, KernelFactory
+
+WRITERS = 16
+
+
+def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+    """The results of calls that run at the same time, each on a connection of its own; what a call raised, too."""
+
+    def run(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            return error
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+def kernels_of_one_blueprint(count: int) -> list[Kernel]:
+    version = BlueprintVersionFactory()
+    return [
+        KernelFactory(
+            blueprint_version=version, bindings={"D": 8, "H": number + 1}, state=KernelState.VALIDATED, compat={"a": 1}
+        )
+        for number in range(count)
+    ]
+
+
+class TestAliases:
+    def test_the_periods_of_16_setters_at_once_meet_and_never_overlap(self, committed_db: str) -> None:
+        kernels = kernels_of_one_blueprint(WRITERS)
+
+        results = at_once(
+            [
+                lambda kernel=kernel: services.set_alias(kernel=kernel, name="prod", actor=SYSTEM, reason="race")
+                for kernel in kernels
+            ]
+        )
+
+        assert [type(result) for result in results] == [KernelAlias] * WRITERS
+        periods = list(AliasPeriod.objects.order_by("started_at", "id"))
+        assert {period.kernel_id for period in periods} == {kernel.pk for kernel in kernels}
+        assert len(periods) == WRITERS
+        starts = sorted(period.started_at for period in periods)
+        ends = sorted(period.ended_at for period in periods if period.ended_at is not None)
+        assert ends == starts[1:]
+        (last,) = [period for period in periods if period.ended_at is None]
+        assert KernelAlias.objects.get().kernel_id == last.kernel_id
+
+    def test_a_clock_that_stepped_back_does_not_turn_the_history_around(
+        self, db: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = kernels_of_one_blueprint(2)
+        services.set_alias(kernel=first, name="candidate", actor=SYSTEM)
+        (period,) = AliasPeriod.objects.all()
+        monkeypatch.setattr(
+            "apps.kernels.services.aliases.timezone.now", lambda: period.started_at - timedelta(seconds=5)
+        )
+
+        services.set_alias(kernel=second, name="candidate", actor=SYSTEM)
+
+        newest = AliasPeriod.objects.get(ended_at=None)
+        assert (newest.kernel_id, newest.started_at) == (second.pk, period.started_at)
