@@ -18,10 +18,14 @@ __all__ = ["CompileJob", "CompileOutcome", "InfrastructureFault", "Limits", "com
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileJob:
-    """A spec and the seed of its weights. The spec's symbols take the sizes that the spec gives them."""
+    """A spec and the seed of its weights. The spec's symbols take the sizes that the spec gives them.
+
+    ``pipeline`` is a key of ``effort.EFFORTS``: how often each check is repeated.
+    """
 
     spec: Mapping[str, Any]
     seed: int = 0
+    pipeline: str = "fast"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +45,15 @@ class CompileOutcome:
     """The limit of the sandbox that it went over, if that was its fault."""
 
 
-def compile(spec: Mapping[str, Any], *, seed: int = 0, limits: Limits | None = None) -> CompileOutcome:
+def compile(
+    spec: Mapping[str, Any], *, seed: int = 0, pipeline: str = "fast", limits: Limits | None = None
+) -> CompileOutcome:
     """Compile one blueprint, in this thread's sandbox (in one of its own when ``limits`` are given).
 
     Raises:
         InfrastructureFault: the sandbox failed, nothing is known about the blueprint.
     """
-    job = CompileJob(spec=spec, seed=seed)
+    job = CompileJob(spec=spec, seed=seed, pipeline=pipeline)
     return compile_kernels([job], limits=limits)[0] if limits else _compile(shared_sandbox(), job)
 
 
@@ -69,7 +75,7 @@ def _compile(sandbox: Sandbox, job: CompileJob) -> CompileOutcome:
     except SpecError as error:
         # Known without a sandbox, whose pipe carries valid JSON only.
         return CompileOutcome(reason=f"{error.pointer}: {error}" if error.pointer else str(error), stage="parse")
-    outcome = sandbox.run({"kind": "compile", "spec": spec, "seed": job.seed})
+    outcome = sandbox.run({"kind": "compile", "spec": spec, "seed": job.seed, "pipeline": job.pipeline})
     if isinstance(outcome, Rejected):
         return CompileOutcome(
             reason=outcome.reason, stage=outcome.stage, report=outcome.report, exceeded=outcome.exceeded

@@ -24,6 +24,7 @@ class ValidationJob:
     data: bytes
     expected_digest: str
     reference: Mapping[str, Any]
+    pipeline: str = "fast"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +40,19 @@ class ValidationOutcome:
 
 
 def validate(
-    data: bytes, *, expected_digest: str, reference: Mapping[str, Any], limits: Limits | None = None
+    data: bytes,
+    *,
+    expected_digest: str,
+    reference: Mapping[str, Any],
+    pipeline: str = "fast",
+    limits: Limits | None = None,
 ) -> ValidationOutcome:
     """Validate one artefact: what our compiler made in this thread's sandbox, what was uploaded in one of its own.
 
     Raises:
         InfrastructureFault: the sandbox failed, nothing is known about the artefact.
     """
-    job = ValidationJob(data=data, expected_digest=expected_digest, reference=reference)
+    job = ValidationJob(data=data, expected_digest=expected_digest, reference=reference, pipeline=pipeline)
     own = limits is not None or not reference
     return validate_kernels([job], limits=limits)[0] if own else _validate(shared_sandbox(), job)
 
@@ -65,7 +71,12 @@ def _validate(sandbox: Sandbox, job: ValidationJob) -> ValidationOutcome:
     refusal = _refuse(job)
     if refusal is not None:
         return refusal
-    request = {"kind": "validate", "digest": job.expected_digest, "reference": dict(job.reference)}
+    request = {
+        "kind": "validate",
+        "digest": job.expected_digest,
+        "reference": dict(job.reference),
+        "pipeline": job.pipeline,
+    }
     outcome = sandbox.run(request, job.data)
     if isinstance(outcome, Rejected):
         return ValidationOutcome(

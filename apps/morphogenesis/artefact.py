@@ -6,7 +6,7 @@ Every length is checked before anything is decoded or allocated from it. Pure Py
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from apps.blueprints.spec import Graph, SpecError, TensorSpec, canonical_json, parse
@@ -14,7 +14,11 @@ from apps.blueprints.spec import Graph, SpecError, TensorSpec, canonical_json, p
 MAX_HEADER_BYTES = 1 << 20
 MAX_ARTEFACT_BYTES = 64 << 20
 SPEC_KEY = "esper_spec"
-ITEM_BYTES: Mapping[str, int] = {"F32": 4, "I64": 8}
+VARIANT_KEY = "esper_variant"
+ITEM_BYTES: Mapping[str, int] = {"F32": 4, "I64": 8, "BF16": 2, "F16": 2}
+DTYPES: Mapping[str, str] = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""torch's name -> safetensors' name: what a variant may be in. A kernel is float32."""
+MEMORY_FORMATS = ("contiguous", "channels_last")
 
 
 class KernelFormatError(ValueError):
@@ -66,9 +70,24 @@ def read_spec(container: Container) -> dict[str, Any]:
     return spec
 
 
-def check_tensors(container: Container, graph: Graph) -> None:
-    """Every tensor that ``graph`` calls for is there, as it must be, and no other. Raises KernelFormatError."""
-    wanted = graph.tensors
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantHeader:
+    """What a variant says of itself: its kernel's bound spec, and how it is to be computed."""
+
+    spec: Mapping[str, Any]
+    memory_format: str
+    dtype: str
+
+
+def check_tensors(container: Container, graph: Graph, *, dtype: str = "float32") -> None:
+    """Every tensor that ``graph`` calls for is there, as it must be, and no other. Raises KernelFormatError.
+
+    ``dtype`` is that of the tensors which the graph has in float32.
+    """
+    wanted = {
+        name: replace(tensor, dtype=DTYPES[dtype]) if tensor.dtype == "F32" else tensor
+        for name, tensor in graph.tensors.items()
+    }
     for name in wanted.keys() - container.tensors.keys():
         raise KernelFormatError(f"tensor {name!r} is missing")
     for name, found in container.tensors.items():
@@ -92,6 +111,47 @@ def read_kernel(data: bytes) -> tuple[dict[str, Any], Graph]:
     graph = parse(spec)
     check_tensors(container, graph)
     return spec, graph
+
+
+def variants_of(graph: Graph) -> list[tuple[str, str]]:
+    """(memory format, dtype) of each variant worth making. The kernel itself, contiguous float32, is none of them."""
+    layouts = MEMORY_FORMATS if graph.rank == 4 else MEMORY_FORMATS[:1]
+    return [(layout, dtype) for layout in layouts for dtype in DTYPES if (layout, dtype) != ("contiguous", "float32")]
+
+
+def variant_metadata(header: VariantHeader) -> dict[str, str]:
+    """The metadata of a variant's file: one key only, since safetensors writes several in no fixed order.
+
+    It has no SPEC_KEY, so that a variant is never taken for a kernel.
+    """
+    content = {"dtype": header.dtype, "memory_format": header.memory_format, "spec": header.spec}
+    return {VARIANT_KEY: json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)}
+
+
+def read_variant(data: bytes) -> tuple[VariantHeader, Graph]:
+    """A variant's header and graph, its tensors checked by their headers.
+
+    Raises:
+        KernelFormatError: with the reason.
+    """
+    container = read_container(data)
+    text = container.metadata.get(VARIANT_KEY)
+    if text is None:
+        raise KernelFormatError(f"the metadata lack {VARIANT_KEY!r}: this is not a variant")
+    content = _decode(text.encode("utf-8", "surrogatepass"))
+    header = VariantHeader(
+        spec=content.get("spec", {}), memory_format=content.get("memory_format", ""), dtype=content.get("dtype", "")
+    )
+    if header.memory_format not in MEMORY_FORMATS or header.dtype not in DTYPES:
+        raise KernelFormatError(f"a variant in {header.dtype} {header.memory_format} is unknown")
+    try:
+        graph = parse(header.spec)
+    except SpecError as error:
+        raise KernelFormatError(f"the variant's spec is invalid at {error.pointer or '/'}: {error}") from error
+    if variant_metadata(header) != container.metadata:
+        raise KernelFormatError("the variant's metadata are not in their canonical spelling")
+    check_tensors(container, graph, dtype=header.dtype)
+    return header, graph
 
 
 def _decode(raw: bytes) -> dict[str, Any]:

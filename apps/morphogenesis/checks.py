@@ -9,7 +9,7 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import safetensors
@@ -47,10 +47,15 @@ def toolchain() -> dict[str, str | int]:
     }
 
 
-def probe(shape: Shape, *, seed: int = _PROBE_SEED) -> Tensor:
-    """Standard normal values for a symbolic shape: N = 8, H = W = 8."""
-    sizes = [size if isinstance(size, int) else PROBE_BATCH if size == "N" else PROBE_SIDE for size in shape]
+def probe(shape: Shape, *, seed: int = _PROBE_SEED, samples: int = PROBE_BATCH, side: int = PROBE_SIDE) -> Tensor:
+    """Standard normal values for a symbolic shape: N = ``samples``, H = W = ``side``."""
+    sizes = [size if isinstance(size, int) else samples if size == "N" else side for size in shape]
     return torch.randn(sizes, generator=torch.Generator().manual_seed(seed))
+
+
+def worst(values: Iterable[float]) -> float:
+    """The largest; a nan is worse than any number."""
+    return max(values, key=lambda value: math.inf if math.isnan(value) else value, default=0.0)
 
 
 def largest_output(branch: Branch, h: Tensor) -> float:
@@ -110,6 +115,15 @@ def fingerprint(branch: Branch, h: Tensor) -> dict[str, list[float]]:
     return numbers
 
 
+def fingerprints(branch: Branch, probes: Sequence[Tensor]) -> dict[str, list[float]]:
+    """The fingerprints under several probes in one: those after the first under ``node@1``, ``node@2``, ..."""
+    return {
+        f"{node_id}@{index}" if index else node_id: numbers
+        for index, h in enumerate(probes)
+        for node_id, numbers in fingerprint(branch, h).items()
+    }
+
+
 def deviation(found: Mapping[str, list[float]], reference: Mapping[str, list[float]]) -> float:
     """Largest difference of two fingerprints, relative to each node's norm; inf when they are not of one graph."""
     if found.keys() != reference.keys():
@@ -117,28 +131,45 @@ def deviation(found: Mapping[str, list[float]], reference: Mapping[str, list[flo
     return max((_difference(numbers, reference[node_id]) for node_id, numbers in found.items()), default=math.inf)
 
 
-def benchmark(branch: Branch, h: Tensor, *, budget_s: float = 0.05) -> dict[str, float]:
-    """Median microseconds of forward and of forward + backward on ``h``, and of a 256x256 matmul in the same run.
+def benchmark(branch: Branch, h: Tensor, *, rounds: int = 3, round_s: float = 0.016) -> dict[str, float]:
+    """Microseconds of forward, of forward + backward on ``h``, and of a 256x256 matmul, side by side in each round.
 
+    Medians over the rounds. ``relative`` is the median of training / matmul, each quotient of one round, so that what
+    slows the whole machine for a while cancels; ``relative_low`` and ``relative_high`` are its extremes.
     For information: timings never decide inside a run.
     """
-    subject = copy.deepcopy(branch).train()
+    forward, both = _steps(branch, h)
     matrix = torch.ones(256, 256)
-
-    def forward() -> None:
-        with torch.no_grad():
-            subject(h)
-
-    def both() -> None:
-        subject.zero_grad(set_to_none=True)
-        subject(h).sum().backward()
-
-    timings = {
-        "forward_us": _median_us(forward, budget_s),
-        "training_us": _median_us(both, budget_s),
-        "baseline_us": _median_us(lambda: matrix @ matrix, budget_s),
+    steps = {"forward_us": forward, "training_us": both, "baseline_us": lambda: matrix @ matrix}
+    timed = _interleaved(steps, rounds, round_s)
+    ratios = [training / base for training, base in zip(timed["training_us"], timed["baseline_us"], strict=True)]
+    return {
+        **{name: round(statistics.median(times), 2) for name, times in timed.items()},
+        "relative": statistics.median(ratios),
+        "relative_low": min(ratios),
+        "relative_high": max(ratios),
+        "rounds": rounds,
     }
-    return {**timings, "relative": timings["training_us"] / timings["baseline_us"]}
+
+
+def compare_speed(
+    kernel: tuple[Branch, Tensor], variant: tuple[Branch, Tensor], *, rounds: int, round_s: float
+) -> dict[str, float]:
+    """The timings of a variant beside those of its kernel, in turns. ``speedup`` > 1: the variant is faster.
+
+    ``speedup`` is the median of kernel / variant over the rounds (forward + backward), with its extremes.
+    """
+    (kernel_forward, kernel_both), (forward, both) = _steps(*kernel), _steps(*variant)
+    steps = {"kernel_forward_us": kernel_forward, "kernel_training_us": kernel_both}
+    timed = _interleaved({**steps, "forward_us": forward, "training_us": both}, rounds, round_s)
+    ratios = [old / new for old, new in zip(timed["kernel_training_us"], timed["training_us"], strict=True)]
+    return {
+        **{name: round(statistics.median(times), 2) for name, times in timed.items()},
+        "speedup": statistics.median(ratios),
+        "speedup_low": min(ratios),
+        "speedup_high": max(ratios),
+        "rounds": rounds,
+    }
 
 
 def digest(data: bytes) -> str:
@@ -191,12 +222,38 @@ def _project(output: Tensor) -> list[float]:
     return numbers
 
 
+def _steps(branch: Branch, h: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
+    """(forward, forward + backward) of a copy of the branch."""
+    subject = copy.deepcopy(branch).train()
+
+    def forward() -> None:
+        with torch.no_grad():
+            subject(h)
+
+    def both() -> None:
+        subject.zero_grad(set_to_none=True)
+        subject(h).sum().backward()
+
+    return forward, both
+
+
+def _interleaved(steps: Mapping[str, Callable[[], object]], rounds: int, round_s: float) -> dict[str, list[float]]:
+    """Each step's median microseconds in each round. One repetition before the first round warms up."""
+    for step in steps.values():
+        step()
+    timed: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            timed[name].append(_median_us(step, round_s))
+    return timed
+
+
 def _median_us(step: Callable[[], object], budget_s: float) -> float:
-    """Median over 2 to 51 repetitions, the first, which warms up, left out."""
+    """Median over 1 to 50 repetitions."""
     times: list[float] = []
     end = time.perf_counter() + budget_s
-    while len(times) < 2 or (len(times) <= 50 and time.perf_counter() < end):
+    while not times or (len(times) < 50 and time.perf_counter() < end):
         begin = time.perf_counter()
         step()
         times.append((time.perf_counter() - begin) * 1e6)
-    return round(statistics.median(times[1:]), 2)
+    return statistics.median(times)

@@ -28,6 +28,7 @@ __all__ = [
     "KernelFormatError",
     "build",
     "dump_tensors",
+    "fill",
     "load_artefact",
     "load_kernel",
     "pack",
@@ -49,6 +50,47 @@ class Multiply(nn.Module):
         return left * right
 
 
+class LayerScale(nn.Module):
+    """One learned factor a feature or channel (axis 1); born as one, or as zero where the spec says so."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h * self.weight.view(-1, *(1,) * (h.dim() - 2))
+
+
+class GlobalAveragePool(nn.Module):
+    """[N, channels, H, W] -> [N, channels]."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h.mean((2, 3))
+
+
+class ChannelMultiply(nn.Module):
+    """[N, channels, H, W] and [N, channels] -> [N, channels, H, W]."""
+
+    def forward(self, image: Tensor, factors: Tensor) -> Tensor:
+        return image * factors[:, :, None, None]
+
+
+class Attention(nn.Module):
+    """softmax(q^T k / sqrt(d)) v over the H x W positions of an image, d channels of q and k a head.
+
+    Written out, not fused: plain matrix products are deterministic on every device, and export as they are.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        q, k, v = (tensor.flatten(2).unflatten(1, (self.heads, -1)) for tensor in (queries, keys, values))
+        weights = (q.transpose(-2, -1) @ k / math.sqrt(q.shape[2])).softmax(-1)
+        return (v @ weights.transpose(-2, -1)).reshape(values.shape)
+
+
 def _linear(node: Node) -> nn.Module:
     return nn.Linear(node.call.channels, node.params["out_features"], bias=node.params["bias"])
 
@@ -59,10 +101,16 @@ def _conv2d(node: Node) -> nn.Module:
         node.call.channels,
         params["out_channels"],
         params["kernel_size"],
-        padding=params["kernel_size"] // 2,
+        padding=params["dilation"] * (params["kernel_size"] // 2),
+        dilation=params["dilation"],
         groups=params["groups"],
         bias=params["bias"],
     )
+
+
+def _avg_pool(node: Node) -> nn.Module:
+    size = node.params["kernel_size"]
+    return nn.AvgPool2d(size, stride=1, padding=size // 2, count_include_pad=False)
 
 
 def _batch_norm(node: Node) -> nn.Module:
@@ -75,6 +123,12 @@ OPERATIONS: Mapping[str, Callable[[Node], nn.Module]] = {
     "conv2d": _conv2d,
     "batch_norm": _batch_norm,
     "layer_norm": lambda node: nn.LayerNorm(node.call.channels),
+    "rms_norm": lambda node: nn.RMSNorm(node.call.channels),
+    "group_norm": lambda node: nn.GroupNorm(node.params["groups"], node.call.channels),
+    "layer_scale": lambda node: LayerScale(node.call.channels),
+    "avg_pool": _avg_pool,
+    "global_avg_pool": lambda node: GlobalAveragePool(),
+    "attention": lambda node: Attention(node.params["heads"]),
     "relu": lambda node: nn.ReLU(),
     "gelu": lambda node: nn.GELU(),
     "silu": lambda node: nn.SiLU(),
@@ -82,6 +136,7 @@ OPERATIONS: Mapping[str, Callable[[Node], nn.Module]] = {
     "sigmoid": lambda node: nn.Sigmoid(),
     "add": lambda node: Add(),
     "mul": lambda node: Multiply(),
+    "channel_mul": lambda node: ChannelMultiply(),
 }
 
 
@@ -129,13 +184,13 @@ def load_kernel(spec: Mapping[str, Any], tensors: bytes) -> Branch:
     except SpecError as error:
         raise KernelFormatError(f"the kernel's spec is invalid at {error.pointer or '/'}: {error}") from error
     check_tensors(read_container(tensors), graph)
-    return _filled(graph, _decode_tensors(tensors))
+    return fill(graph, _decode_tensors(tensors))
 
 
 def load_artefact(data: bytes) -> Branch:
     """The branch that an artefact holds. Raises KernelFormatError."""
     _, graph = read_kernel(data)
-    return _filled(graph, _decode_tensors(data))
+    return fill(graph, _decode_tensors(data))
 
 
 def dump_tensors(branch: Branch) -> bytes:
@@ -174,8 +229,9 @@ def _empty(graph: Graph) -> Branch:
     return branch.to_empty(device="cpu")
 
 
-def _filled(graph: Graph, tensors: Mapping[str, Tensor]) -> Branch:
-    branch = _empty(graph)
+def fill(graph: Graph, tensors: Mapping[str, Tensor], *, dtype: torch.dtype = torch.float32) -> Branch:
+    """The branch of ``graph``, its floating-point tensors in ``dtype``, with these values."""
+    branch = _empty(graph).to(dtype)
     branch.load_state_dict(tensors, strict=True)
     return branch
 
@@ -192,8 +248,11 @@ def _decode_tensors(data: bytes) -> dict[str, Tensor]:
 
 
 def _initialise(module: nn.Module, *, zeros: bool, generator: torch.Generator) -> None:
-    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm):
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.RMSNorm | nn.GroupNorm):
         module.reset_parameters()
+        return
+    if isinstance(module, LayerScale):
+        module.weight.fill_(0.0 if zeros else 1.0)
         return
     weight = getattr(module, "weight", None)
     if weight is None:

@@ -161,7 +161,7 @@ def test_a_kernel_that_goes_over_a_limit_of_the_sandbox_is_an_alert(
     version: BlueprintVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient = partial(compiler.compile, limits=Limits(wall_s=0.001))
-    monkeypatch.setattr(services.compiler, "compile", impatient)
+    monkeypatch.setattr(compiler, "compile", impatient)
 
     kernel = services.process_kernel(kernel=register(version))
 

@@ -5,12 +5,18 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Count, Q
 from django.utils import timezone
 
 from apps.audit import services as audit
+from apps.audit.watched import image
 from apps.core.actors import Actor
+from apps.kernels import risk
 from apps.kernels.models import FieldReport, Kernel, KernelUse
+
+KEPT = ("FOSSILIZED",)
+FAILED = ("CULLED", "ROLLED_BACK")
+"""A graft that was CANCELLED was not judged: it counts for neither."""
 
 
 def hold_kernels(*, kernels: Iterable[Kernel], run_id: UUID) -> None:
@@ -27,18 +33,57 @@ def release_kernels(*, run_id: UUID) -> None:
 
 @transaction.atomic
 def record_field_report(*, kernel: Kernel, run_id: UUID, seed_number: int, actor: Actor, **outcome: Any) -> FieldReport:
-    """What a graft did to a run. Idempotent per (run, seed): a resumed run reports the same again."""
+    """What a graft did to a run, and what the kernel's record is with it: risk, gain, rate of grafts kept.
+
+    Idempotent per (run, seed): a resumed run reports the same again.
+    """
+    row = Kernel.objects.select_for_update(of=("self",)).get(pk=kernel.pk)  # its reports are counted one at a time
     existing = FieldReport.objects.filter(run_id=run_id, seed_number=seed_number).first()
     if existing is not None:
         return existing
-    report = FieldReport(kernel=kernel, run_id=run_id, seed_number=seed_number, **outcome)
+    report = FieldReport(kernel=row, run_id=run_id, seed_number=seed_number, **outcome)
     report.full_clean()
     report.save(force_insert=True)
-    Kernel.objects.filter(pk=kernel.pk).update(usage_count=F("usage_count") + 1, last_used_at=timezone.now())
+    before = image(row)
+    _learn(row)
+    row.usage_count += 1
+    row.last_used_at = timezone.now()
+    row.save()
     audit.record(
         type="kernel.field_report",
-        subject=kernel,
+        subject=row,
         actor=actor,
+        before=before,
+        after=image(row),
         payload={"run": run_id, "seed": seed_number, **outcome},
     )
     return report
+
+
+def _learn(kernel: Kernel) -> None:
+    """Risk and gain of the kernel from its reports, and from how its blueprint's other kernels fared.
+
+    Those keep the risk that their own last report gave them: another's outcome moves them at their next one.
+    """
+    counts = {
+        row["kernel_id"]: risk.Outcomes(failed=row["failed"], kept=row["kept"])
+        for row in FieldReport.objects.filter(
+            kernel__blueprint_version__blueprint=kernel.blueprint_version.blueprint_id, verdict__in=(*KEPT, *FAILED)
+        )
+        .order_by()
+        .values("kernel_id")
+        .annotate(kept=Count("pk", filter=Q(verdict__in=KEPT)), failed=Count("pk", filter=Q(verdict__in=FAILED)))
+    }
+    own = counts.pop(kernel.pk, risk.Outcomes(failed=0, kept=0))
+    grafts = own.failed + own.kept
+    metrics: dict[str, Any] = {**kernel.metrics, "grafts": grafts}
+    if grafts:
+        assessed = risk.assess(own, counts.values())
+        kernel.risk, kernel.risk_confidence = round(assessed.value, 6), round(assessed.confidence, 6)
+        metrics["kept_rate"] = round(own.kept / grafts, 6)
+    measured = kernel.field_reports.exclude(contribution=None).values_list("contribution", "contribution_low")
+    lows = [low for _, low in measured]
+    gain = risk.gain([value for value, _ in measured if value is not None], low_of_one=lows[0] if lows else None)
+    if gain is not None:
+        metrics |= {"gain_mean": gain.mean, "gain_low": gain.low}
+    kernel.metrics = metrics

@@ -4,6 +4,7 @@ The slow steps (compile, validate) run outside transactions; each state change i
 """
 
 import hashlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,11 +21,17 @@ from apps.core.actors import SYSTEM, Actor
 from apps.core.errors import Conflict, Invalid, NotFound
 from apps.core.flat import flat_object
 from apps.core.queue import enqueue_after_commit
-from apps.kernels import compiler, validator
+from apps.kernels import compiler, hardware, validator
 from apps.kernels.cache import CorruptKernel, KernelStore
+from apps.kernels.compiler import CompileOutcome
+from apps.kernels.effort import EFFORTS
+from apps.kernels.grading import given_tags, without_grades
 from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
-from apps.kernels.models import Kernel
+from apps.kernels.models import Kernel, KernelVariant, Pipeline
 from apps.kernels.sandbox import Limits
+from apps.kernels.services.grading import grade_kernels
+from apps.kernels.validator import ValidationOutcome
+from apps.kernels.variants import VariantOutcome, make_variants
 from apps.morphogenesis.artefact import read_kernel
 
 COMPILE_TASK = "apps.kernels.tasks.compile_kernel"
@@ -49,8 +56,11 @@ def register_kernel(
     bindings: Mapping[str, int] | None = None,
     tags: Mapping[str, Any] | None = None,
     awaits_upload: bool = False,
+    pipeline: str = Pipeline.FAST,
 ) -> Kernel:
     """A kernel of ``version`` with its symbols bound, to be compiled (or to receive an uploaded binary).
+
+    ``pipeline`` is how thoroughly it is measured.
 
     Raises:
         Invalid: the bindings do not fit the spec. DuplicateContract: the contract has a live kernel already.
@@ -72,8 +82,12 @@ def register_kernel(
         operator=graph.operator,
         parameters=graph.parameters,
         compat={"operator": graph.operator, "input": list(graph.input_shape), "output": list(graph.output_shape)},
-        tags={**version.blueprint.tags, **flat_object("/tags", tags or {})},
+        tags={
+            **without_grades(version.blueprint.tags),
+            **given_tags("/tags", flat_object("/tags", tags or {})),
+        },
         awaits_upload=awaits_upload,
+        pipeline=pipeline,
     )
     kernel.full_clean()
     kernel.save(force_insert=True)
@@ -125,10 +139,15 @@ def _compile(kernel: Kernel, actor: Actor) -> Kernel:
     with transaction.atomic():
         if _locked_version(kernel).state == VersionState.SUBMITTED:
             move_version(version=version, to=VersionState.COMPILING, actor=actor, reason=f"compiling {kernel.name}")
-    outcome = compiler.compile({**version.spec, "symbols": kernel.bindings})
+    began = time.monotonic()
+    outcome = compiler.compile({**version.spec, "symbols": kernel.bindings}, pipeline=kernel.pipeline)
+    changes = {
+        "report": {"compile": dict(outcome.report)},
+        "compile_ms": _milliseconds_since(began),
+        **_measured_by(outcome.report),
+    }
     if outcome.artefact is None:
-        report = {"compile": dict(outcome.report)}
-        return _reject(kernel=kernel, reason=outcome.reason, report=report, actor=actor, exceeded=outcome.exceeded)
+        return _reject(kernel=kernel, reason=outcome.reason, refusal=outcome, actor=actor, changes=changes)
     with transaction.atomic():
         digest = KernelStore().put(outcome.artefact)
         return _move(
@@ -139,8 +158,7 @@ def _compile(kernel: Kernel, actor: Actor) -> Kernel:
             event="kernel.compiled",
             digest=digest,
             size=len(outcome.artefact),
-            report={"compile": dict(outcome.report)},
-            toolchain=outcome.report.get("toolchain", {}),
+            **changes,
         )
 
 
@@ -149,12 +167,22 @@ def _validate(kernel: Kernel, actor: Actor) -> Kernel:
         data = KernelStore().get(kernel.digest or "")
     except (CorruptKernel, NotFound) as error:
         return quarantine_kernel(kernel=kernel, reason=str(error), actor=actor)
+    began = time.monotonic()
     reference = kernel.report.get("compile", {}).get("reference", {})  # an upload has none: nothing to compare with
-    outcome = validator.validate(data, expected_digest=kernel.digest or "", reference=reference)
-    report = {**kernel.report, "validation": dict(outcome.report)}
+    outcome = validator.validate(
+        data, expected_digest=kernel.digest or "", reference=reference, pipeline=kernel.pipeline
+    )
     reason = outcome.reason if not outcome.valid else _contract_fault(kernel, data)
+    made = [] if reason else _variants(kernel, data)
+    changes = {
+        "report": {**kernel.report, "validation": dict(outcome.report)},
+        "compile_ms": (kernel.compile_ms or 0) + _milliseconds_since(began),
+        **_measured_by(outcome.report),
+    }
     if reason:
-        return _reject(kernel=kernel, reason=reason, report=report, actor=actor, exceeded=outcome.exceeded)
+        return _reject(kernel=kernel, reason=reason, refusal=outcome, actor=actor, changes=changes)
+    if made:
+        changes["report"]["variants"] = [_told(variant) for variant in made]
     with transaction.atomic():
         validated = _move(
             kernel=kernel,
@@ -162,11 +190,60 @@ def _validate(kernel: Kernel, actor: Actor) -> Kernel:
             actor=actor,
             reason="every check passed",
             event="kernel.validated",
-            report=report,
             metrics=outcome.report.get("metrics", {}),
+            **changes,
         )
+        _keep_variants(validated, made, actor)
         _settle_version(kernel, VersionState.CHARACTERIZED, actor)
-        return validated
+        return next(iter(grade_kernels(kernel=validated, actor=actor)), validated)
+
+
+def _variants(kernel: Kernel, data: bytes) -> list[VariantOutcome]:
+    """Those of the aggressive pipeline, made before the kernel is VALIDATED: a worker that dies makes them again."""
+    if not EFFORTS[kernel.pipeline].makes_variants:
+        return []
+    return make_variants(
+        data, digest=kernel.digest or "", pipeline=kernel.pipeline, is_upload="compile" not in kernel.report
+    )
+
+
+def _keep_variants(kernel: Kernel, made: list[VariantOutcome], actor: Actor) -> None:
+    """Store what passed, in the transaction that validates the kernel."""
+    good = [variant for variant in made if variant.artefact is not None]
+    for variant in good:
+        row = KernelVariant(
+            kernel=kernel,
+            memory_format=variant.memory_format,
+            dtype=variant.dtype,
+            digest=KernelStore().put(variant.artefact or b""),
+            size=len(variant.artefact or b""),
+            report=dict(variant.report),
+        )
+        row.full_clean()
+        row.save(force_insert=True)
+    if good:
+        audit.record(
+            type="kernel.variants_made",
+            subject=kernel,
+            actor=actor,
+            payload={"variants": [_told(variant) for variant in made]},
+        )
+
+
+def _told(variant: VariantOutcome) -> dict[str, Any]:
+    """A variant in the kernel's report: its digest, or why it was left out."""
+    names = {"memory_format": variant.memory_format, "dtype": variant.dtype}
+    return {**names, "digest": variant.digest} if variant.artefact is not None else {**names, "reason": variant.reason}
+
+
+def _measured_by(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The toolchain of a report and the profile of the machine; nothing when the sandbox did not come to tell."""
+    toolchain = report.get("toolchain")
+    return {"toolchain": toolchain, "hardware": hardware.profile(toolchain)} if toolchain else {}
+
+
+def _milliseconds_since(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)
 
 
 def _contract_fault(kernel: Kernel, data: bytes) -> str:
@@ -179,17 +256,24 @@ def _contract_fault(kernel: Kernel, data: bytes) -> str:
 
 
 @transaction.atomic
-def _reject(*, kernel: Kernel, reason: str, report: Mapping[str, Any], actor: Actor, exceeded: str) -> Kernel:
-    """``exceeded`` is the limit of the sandbox that it went over: that is an alert too."""
-    if exceeded:
-        limit = getattr(Limits(), exceeded)
+def _reject(
+    *,
+    kernel: Kernel,
+    reason: str,
+    refusal: CompileOutcome | ValidationOutcome,
+    actor: Actor,
+    changes: Mapping[str, Any],
+) -> Kernel:
+    """A refusal that went over a limit of the sandbox is an alert too."""
+    if refusal.exceeded:
+        limit = getattr(Limits(), refusal.exceeded)
         audit.record(
             type="alert.threshold",
             subject=("kernel", str(kernel.pk)),
             actor=actor,
             reason=reason,
             outcome="failure",
-            payload={"limit": exceeded, "threshold": limit},
+            payload={"limit": refusal.exceeded, "threshold": limit},
         )
     rejected = _move(
         kernel=kernel,
@@ -198,7 +282,7 @@ def _reject(*, kernel: Kernel, reason: str, report: Mapping[str, Any], actor: Ac
         reason=reason,
         event="kernel.rejected",
         rejection=reason,
-        report=dict(report),
+        **{**changes, "report": {**changes["report"], "rejected_at": refusal.stage or "contract"}},
     )
     _settle_version(kernel, VersionState.INVALID, actor)
     return rejected

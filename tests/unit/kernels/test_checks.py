@@ -86,6 +86,7 @@ def test_a_nan_is_not_hidden_by_a_later_node() -> None:
 
 
 def test_the_benchmark_measures_against_a_baseline_of_the_same_run() -> None:
-    timings = checks.benchmark(*built(residual()), budget_s=0.001)
-    assert timings["relative"] == pytest.approx(timings["training_us"] / timings["baseline_us"])
+    timings = checks.benchmark(*built(residual()), rounds=3, round_s=0.001)
+    assert 0 < timings["relative_low"] <= timings["relative"] <= timings["relative_high"]
+    assert timings["rounds"] == 3
     assert min(timings.values()) > 0
