@@ -1,15 +1,17 @@
 """Reading kernels."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Avg, QuerySet
 
-from apps.blueprints.models import Blueprint
+from apps.blueprints.models import Blueprint, BlueprintVersion, VersionLineage
 from apps.core.errors import NotFound
+from apps.core.lineage import Lineage, LineageEdge, Relative, graph
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import AliasPeriod, FieldReport, Kernel, KernelAlias
+from apps.kernels.models import AliasPeriod, FieldReport, Kernel, KernelAlias, KernelLineage, StorageTier
 
 PENDING = (KernelState.REGISTERED, KernelState.UPLOADED, KernelState.COMPILED, KernelState.BENCHMARKING)
 
@@ -24,8 +26,9 @@ def pending() -> QuerySet[Kernel]:
 
 
 def validated() -> QuerySet[Kernel]:
-    """Every kernel that a run may use, in a fixed order."""
-    return kernels().filter(state=KernelState.VALIDATED, digest__isnull=False).order_by("name", "digest")
+    """Every kernel that a run may use, in a fixed order. Archived ones are brought back first."""
+    usable = kernels().filter(state=KernelState.VALIDATED, digest__isnull=False)
+    return usable.exclude(storage_tier=StorageTier.ARCHIVE).order_by("name", "digest")
 
 
 def priors(kernels: Iterable[Kernel]) -> dict[Any, float]:
@@ -64,3 +67,29 @@ def lock_alias(blueprint_id: UUID, name: str) -> KernelAlias | None:
         .filter(blueprint_id=blueprint_id, name=name)
         .first()
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A lineage with the row of every relative: (relative, row) pairs, nearest to the oldest ancestor first."""
+
+    members: list[tuple[Relative, Any]]
+    lineage: Lineage
+
+
+def family_of_kernel(kernel: Kernel, depth: int) -> Family:
+    """What a kernel came from and what came from it. Four queries, whatever the number of relatives."""
+    return _family(KernelLineage, kernel.pk, kernels().defer("report", "metrics", "blueprint_version__spec"), depth)
+
+
+def family_of_version(version: BlueprintVersion, depth: int) -> Family:
+    """The same of a blueprint version."""
+    return _family(
+        VersionLineage, version.pk, BlueprintVersion.objects.select_related("blueprint").defer("spec"), depth
+    )
+
+
+def _family(edges: type[LineageEdge], start: UUID, rows: QuerySet[Any], depth: int) -> Family:
+    lineage = graph(edges, [start], depth=depth)
+    found = rows.in_bulk([relative.id for relative in lineage.nodes])
+    return Family(members=[(relative, found[relative.id]) for relative in lineage.nodes], lineage=lineage)

@@ -34,9 +34,10 @@ from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint
 from apps.core.actors import SYSTEM, Actor
 from apps.core.ids import new_id
+from apps.core.lineage import LineageKind
 from apps.kernels import services as kernels
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import KernelAlias
+from apps.kernels.models import KernelAlias, RetentionPlan, RetentionPolicy, StorageTier
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action, Command, DecisionRecord, GraftOutcome, TransitionRecord
 from apps.morphogenesis.settings import RunSettings
@@ -361,6 +362,12 @@ def outcome_values() -> dict[str, Any]:
     }
 
 
+@case("kernels.link_kernels", "kernel.linked")
+def _(actor: Actor) -> Arranged:
+    child, parent = KernelFactory(), KernelFactory()
+    return lambda: kernels.link_kernels(child=child, parent=parent, kind=LineageKind.DERIVED, actor=actor), child
+
+
 def alias_of_a_kernel(name: str = "candidate") -> KernelAlias:
     kernel = KernelFactory(state=KernelState.VALIDATED)
     return kernels.set_alias(kernel=kernel, name=name, actor=SYSTEM)
@@ -398,6 +405,81 @@ def _(actor: Actor) -> Arranged:
         lambda: kernels.record_field_report(kernel=kernel, run_id=new_id(), seed_number=1, actor=actor, **values),
         kernel,
     )
+
+
+# --- kernels: retirement and storage tiers
+
+
+def retention_policy(actor: Actor) -> RetentionPolicy:
+    return kernels.create_policy(name="unused", unused_for_days=0, grace_days=0, max_share=1.0, actor=actor)
+
+
+def retention_plan(actor: Actor, *, approved: bool = False) -> RetentionPlan:
+    """Of one kernel."""
+    KernelFactory(state=KernelState.VALIDATED)
+    plan = kernels.make_plan(policy=retention_policy(actor), actor=actor)
+    return kernels.approve_plan(plan=plan, reason="looked at", actor=actor) if approved else plan
+
+
+@case("kernels.create_policy", "retention.policy_created")
+def _(actor: Actor) -> Arranged:
+    return lambda: retention_policy(actor), lambda policy: policy
+
+
+@case("kernels.update_policy", "retention.policy_changed")
+def _(actor: Actor) -> Arranged:
+    policy = retention_policy(actor)
+    return lambda: kernels.update_policy(policy=policy, unused_for_days=30, actor=actor), policy
+
+
+@case("kernels.make_plan", "retention.planned")
+def _(actor: Actor) -> Arranged:
+    KernelFactory(state=KernelState.VALIDATED)
+    policy = retention_policy(actor)
+    return lambda: kernels.make_plan(policy=policy, actor=actor), lambda plan: plan
+
+
+@case("kernels.approve_plan", "retention.transition")
+def _(actor: Actor) -> Arranged:
+    plan = retention_plan(actor)
+    return lambda: kernels.approve_plan(plan=plan, reason="looked at", actor=actor), plan
+
+
+@case("kernels.discard_plan", "retention.transition")
+def _(actor: Actor) -> Arranged:
+    plan = retention_plan(actor)
+    return lambda: kernels.discard_plan(plan=plan, reason="no", actor=actor), plan
+
+
+@case("kernels.apply_plan", "retention.applied")
+def _(actor: Actor) -> Arranged:
+    plan = retention_plan(actor, approved=True)
+    return lambda: kernels.apply_plan(plan=plan, actor=actor), plan
+
+
+@case("kernels.retire_kernel", "kernel.retired")
+def _(actor: Actor) -> Arranged:
+    kernel = KernelFactory(state=KernelState.VALIDATED)
+    return lambda: kernels.retire_kernel(kernel=kernel, reason="old", actor=actor), kernel
+
+
+@case("kernels.restore_kernel", "kernel.restored")
+def _(actor: Actor) -> Arranged:
+    kernel = KernelFactory(state=KernelState.RETIRED)
+    return lambda: kernels.restore_kernel(kernel=kernel, actor=actor), kernel
+
+
+@case("kernels.purge_kernel", "kernel.purged")
+def _(actor: Actor) -> Arranged:
+    past = timezone.now() - timedelta(days=1)
+    kernel = KernelFactory(state=KernelState.RETIRED, retired_at=past, purge_after=past)
+    return lambda: kernels.purge_kernel(kernel=kernel, actor=actor), kernel
+
+
+@case("kernels.change_tier", "kernel.tier_changed")
+def _(actor: Actor) -> Arranged:
+    kernel = KernelFactory(state=KernelState.VALIDATED)
+    return lambda: kernels.change_tier(kernel=kernel, tier=StorageTier.HOT, actor=actor), kernel
 
 
 # --- checkpoints

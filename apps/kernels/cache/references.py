@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
+from django.db.models import Exists, OuterRef, QuerySet
+
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import Kernel, KernelVariant, StorageTier
+from apps.kernels.models import Kernel, KernelBlob, KernelVariant, StorageTier
 
 IN_DATABASE = frozenset({StorageTier.HOT, StorageTier.WARM})
 """The tiers whose bytes are in L3."""
@@ -24,3 +26,12 @@ def tiers_of(digests: Iterable[str]) -> dict[str, set[str]]:
     for digest, tier in [*own, *variants.values_list("digest", "kernel__storage_tier")]:
         found[str(digest)].add(tier)
     return found
+
+
+def stored_twice() -> QuerySet[KernelBlob, str]:
+    """Digests of blobs that L3 has although L4 does too and no kernel needs them in L3."""
+    near = Kernel.objects.exclude(state=KernelState.PURGED).filter(storage_tier__in=IN_DATABASE)
+    variants = KernelVariant.objects.filter(digest=OuterRef("pk"), kernel__in=near)
+    both = KernelBlob.objects.filter(in_database=True, archived_at__isnull=False).order_by("pk")
+    needed = Exists(near.filter(digest=OuterRef("pk"))) | Exists(variants)
+    return both.exclude(needed).values_list("pk", flat=True)

@@ -57,6 +57,14 @@ class KernelStore:
             raise CorruptKernel(digest, -1)
         return data
 
+    def verify(self, digest: str) -> None:
+        """Read the blob through, a few MiB in memory at a time. Raises as ``get`` does."""
+        found = hashlib.sha256()
+        for piece in self.stream(digest):
+            found.update(piece)
+        if found.hexdigest() != digest:
+            raise CorruptKernel(digest, -1)
+
     def size(self, digest: str) -> int:
         """Bytes of the blob. Raises NotFound."""
         return self._blob(digest).size
@@ -71,7 +79,7 @@ class KernelStore:
         blob = self._blob(digest)
         _require_readable(blob)
         stop = blob.size if stop is None else min(stop, blob.size)
-        return _pieces(digest, start, stop)
+        return pieces(digest, start, stop)
 
     def _blob(self, digest: str) -> KernelBlob:
         blob = KernelBlob.objects.filter(digest=digest, freed_at=None).first()
@@ -80,7 +88,8 @@ class KernelStore:
         return blob
 
 
-def _pieces(digest: str, start: int, stop: int) -> Iterator[bytes]:
+def pieces(digest: str, start: int, stop: int) -> Iterator[bytes]:
+    """The bytes ``[start, stop)``, each checked chunk from L3 where it has it, else from L4. Raises CorruptKernel."""
     with closing(archive.Reader(digest)) as archived:
         for chunk in chunks.read(digest, start // CHUNK_BYTES, -(-stop // CHUNK_BYTES)):
             data = archived.chunk(chunk.index) if chunk.data is None else chunk.data

@@ -3,6 +3,7 @@
 
 from apps.kernels.services.aliases import protect_alias, remove_alias, set_alias, unprotect_alias
 from apps.kernels.services.grading import grade_kernels
+from apps.kernels.services.lineage import link_kernels
 from apps.kernels.services.outcomes import hold_kernels, record_field_report, release_kernels
 from apps.kernels.services.pipeline import (
     COMPILE_TASK,
@@ -14,22 +15,45 @@ from apps.kernels.services.pipeline import (
     register_kernel,
     upload_binary,
 )
+from apps.kernels.services.retention import (
+    APPLY_TASK,
+    apply_plan,
+    approve_plan,
+    create_policy,
+    discard_plan,
+    make_plan,
+    update_policy,
+)
+from apps.kernels.services.retirement import purge_kernel, restore_kernel, retire_kernel
+from apps.kernels.services.tiers import change_tier
 
 __all__ = [
+    "APPLY_TASK",
     "COMPILE_TASK",
     "DuplicateContract",
+    "apply_plan",
+    "approve_plan",
+    "change_tier",
+    "create_policy",
     "deprecate_kernel",
+    "discard_plan",
     "ensure_kernel",
     "grade_kernels",
     "hold_kernels",
+    "link_kernels",
+    "make_plan",
     "process_kernel",
     "protect_alias",
+    "purge_kernel",
     "quarantine_kernel",
     "record_field_report",
     "register_kernel",
     "release_kernels",
     "remove_alias",
+    "restore_kernel",
+    "retire_kernel",
     "set_alias",
     "unprotect_alias",
+    "update_policy",
     "upload_binary",
 ]

@@ -1,0 +1,57 @@
+"""``explain``: every rule that keeps or condemns one kernel, and when it would go."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from apps.core.errors import ServiceError
+from apps.kernels.lifecycle import KernelState
+from apps.kernels.models import Kernel, RetentionPolicy
+from apps.kernels.retention import facts
+from apps.kernels.retention.rules import Finding, Verdict, protections, verdict
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVerdict:
+    """``verdict`` is None when the policy's match cannot be read: it condemns nothing, and ``fault`` says why."""
+
+    policy: RetentionPolicy
+    verdict: Verdict | None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """``when``: when it would be retired, or purged if it is retired, while nothing but the time changes."""
+
+    kernel: Kernel
+    protections: tuple[Finding, ...]
+    policies: list[PolicyVerdict]
+    when: datetime | None
+
+
+def explain(kernel: Kernel, now: datetime) -> Explanation:
+    """What every policy says of ``kernel``. Policies that are not enabled are told, and make nothing go."""
+    policies = RetentionPolicy.objects.filter(workspace=kernel.workspace).order_by("name")
+    verdicts = [_of_policy(kernel, policy, now) for policy in policies]
+    held = protections(kernel, facts.of_kernels([kernel.pk])[kernel.pk], now)
+    if kernel.state == KernelState.RETIRED:
+        when = purged_at(kernel, held, now)
+    else:
+        enabled = (said.verdict for said in verdicts if said.policy.is_enabled and said.verdict)
+        when = min((found.when for found in enabled if found.when), default=None)
+    return Explanation(kernel, held, verdicts, when)
+
+
+def purged_at(kernel: Kernel, held: tuple[Finding, ...], now: datetime) -> datetime | None:
+    """When a retired kernel may be purged at the earliest; None: never, as things are."""
+    if kernel.purge_after is None or any(finding.when is None for finding in held):
+        return None
+    return max([kernel.purge_after, *(finding.when for finding in held if finding.when)])
+
+
+def _of_policy(kernel: Kernel, policy: RetentionPolicy, now: datetime) -> PolicyVerdict:
+    try:
+        known = facts.of_policy(policy, [kernel.pk])[kernel.pk]
+    except ServiceError as error:
+        return PolicyVerdict(policy, None, error.detail)
+    return PolicyVerdict(policy, verdict(kernel, policy, known, now))
