@@ -20,6 +20,7 @@ app.conf.beat_schedule = {
     "recover-orphans": {"task": "apps.training.tasks.recover_orphans", "schedule": settings.ORPHAN_SCAN_SECONDS},
     "dispatch-queued-runs": {"task": "apps.training.tasks.dispatch_queued", "schedule": 15.0},
     "retry-stuck-compiles": {"task": "apps.kernels.tasks.retry_stuck", "schedule": 30.0},
+    "grade-kernels": {"task": "apps.kernels.tasks.grade_kernels", "schedule": 300.0},
     "seal-audit": {"task": "apps.audit.tasks.seal", "schedule": settings.AUDIT_SEAL_SECONDS},
     "archive-audit": {"task": "apps.audit.tasks.archive", "schedule": 86_400.0},
     "index-audit-text": {"task": "apps.audit.tasks.index_text", "schedule": 86_400.0},

@@ -36,6 +36,13 @@ def compile_kernel(self: Any, kernel_id: str) -> None:
 
 
 @shared_task
+def grade_kernels() -> None:
+    """Bring the grades of all cohorts up to date, a batch in each transaction."""
+    while changed := services.grade_kernels():
+        log.info("kernels_graded", kernels=len(changed))
+
+
+@shared_task
 def retry_stuck() -> None:
     """Kernels whose message was lost (a flushed broker, a killed worker) are queued again."""
     stuck = Kernel.objects.filter(state__in=PENDING, updated_at__lt=timezone.now() - STUCK).exclude(

@@ -1,10 +1,14 @@
 """Kernels and field reports as the API shows and takes them."""
 
+from typing import Any
+from uuid import UUID
+
 from rest_framework import serializers
 
 from apps.core.serializers import Flag, Integers, JSONObject, StrictSerializer, Text, Whole
+from apps.kernels.hardware import signature
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import AliasPeriod, FieldReport, Kernel, KernelAlias
+from apps.kernels.models import AliasPeriod, FieldReport, Kernel, KernelAlias, Pipeline
 
 
 class KernelRow(serializers.ModelSerializer[Kernel]):
@@ -28,6 +32,7 @@ class KernelRow(serializers.ModelSerializer[Kernel]):
             "blueprint_id",
             "version",
             "state",
+            "pipeline",
             "operator",
             "bindings",
             "parameters",
@@ -38,6 +43,8 @@ class KernelRow(serializers.ModelSerializer[Kernel]):
             "rejection",
             "tags",
             "metrics",
+            "risk",
+            "risk_confidence",
             "storage_tier",
             "usage_count",
             "last_used_at",
@@ -50,10 +57,19 @@ class KernelRow(serializers.ModelSerializer[Kernel]):
 class KernelSerializer(KernelRow):
     report = JSONObject(read_only=True, help_text="compile and validation: each stage with what it measured")
     toolchain = JSONObject(read_only=True)
+    hardware = JSONObject(read_only=True, help_text="where it was measured; timings compare within one profile")
+    signature = serializers.SerializerMethodField(
+        help_text="<spec digest>-<hardware profile>-<pipeline>-<toolchain digest>; empty before it was validated"
+    )
 
     class Meta(KernelRow.Meta):
-        fields = (*KernelRow.Meta.fields, "report", "toolchain")
+        fields = (*KernelRow.Meta.fields, "report", "toolchain", "hardware", "compile_ms", "signature")
         read_only_fields = fields
+
+    def get_signature(self, kernel: Kernel) -> str:
+        return signature(
+            report=kernel.report, hardware=kernel.hardware, pipeline=kernel.pipeline, toolchain=kernel.toolchain
+        )
 
 
 class NewKernel(StrictSerializer):
@@ -61,9 +77,21 @@ class NewKernel(StrictSerializer):
     version = Whole(min_value=1, max_value=2**31 - 1, required=False, help_text="default: the newest")
     bindings = Integers(required=False, help_text="symbol -> size; the spec's own sizes where one is missing")
     tags = JSONObject(required=False)
+    pipeline = serializers.ChoiceField(
+        Pipeline.choices, default=Pipeline.FAST, help_text="how thoroughly it is measured"
+    )
     awaits_upload = Flag(
         default=False, help_text="true: nothing is compiled, the bytes come by PUT /kernels/{id}/binary"
     )
+
+
+class Identifier(serializers.UUIDField):
+    """The id of something, as text."""
+
+    def to_internal_value(self, data: Any) -> UUID:
+        if not isinstance(data, str):
+            raise serializers.ValidationError("must be text", code="type")
+        return UUID(str(super().to_internal_value(data)))
 
 
 class Reason(StrictSerializer):

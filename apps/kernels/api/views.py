@@ -44,6 +44,7 @@ class KernelListView(ListView):
                 bindings=given.get("bindings"),
                 tags=given.get("tags"),
                 awaits_upload=given["awaits_upload"],
+            pipeline=given["pipeline"],
                 actor=actor_of(request),
             )
         except services.DuplicateContract as duplicate:

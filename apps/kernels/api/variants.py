@@ -1,0 +1,65 @@
+"""`/kernels/{id}/variants`: the kernel in other dtypes and memory formats, each with bytes of its own."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from apps.core.api import ListView
+from apps.core.errors import NotFound
+from apps.core.serializers import JSONObject
+from apps.kernels.api.binary import MEDIA_TYPE, BinaryView
+from apps.kernels.models import Kernel, KernelVariant
+
+
+class VariantSerializer(serializers.ModelSerializer[KernelVariant]):
+    """``digest`` is the sha256 of the variant's own bytes."""
+
+    report = JSONObject(read_only=True, help_text="how it was checked against the kernel, and timed beside it")
+
+    class Meta:
+        model = KernelVariant
+        fields = ("id", "kernel_id", "memory_format", "dtype", "digest", "size", "report", "created_at")
+        read_only_fields = fields
+
+
+class VariantListView(ListView):
+    """The variants that the pipeline `aggressive` made; what it left out stands in the kernel's report."""
+
+    serializer_class = VariantSerializer
+    queryset = KernelVariant.objects.none()
+    parent = Kernel
+    scopes = {"GET": "library:read"}
+
+    def get_queryset(self) -> QuerySet[KernelVariant]:
+        return KernelVariant.objects.filter(kernel_id=self.kwargs["id"])
+
+
+class VariantBinaryView(BinaryView):
+    """One variant as one safetensors file, given out as long as its kernel is."""
+
+    scopes = {"GET": "library:read"}
+    http_method_names = ["get", "head"]
+
+    def get_object(self) -> Any:
+        """The kernel with the bytes of the variant in place of its own; for reading, never saved."""
+        kernel: Kernel = super().get_object()
+        variant = kernel.variants.filter(digest=self.kwargs["digest"]).first()
+        if variant is None:
+            raise NotFound("the kernel has no variant with this digest")
+        kernel.digest, kernel.size = variant.digest, variant.size
+        kernel.name = f"{kernel.name}-{variant.dtype}-{variant.memory_format}"
+        return kernel
+
+    @extend_schema(
+        responses={(200, MEDIA_TYPE): OpenApiTypes.BINARY, (206, MEDIA_TYPE): OpenApiTypes.BINARY},
+        parameters=[OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="one range of bytes")],
+    )
+    def get(self, request: Request, id: UUID, digest: str) -> HttpResponseBase:  # type: ignore[override]
+        """The bytes, whole or one range of them."""
+        return super().get(request, id)
