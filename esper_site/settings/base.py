@@ -204,6 +204,7 @@ SPECTACULAR_SETTINGS = {
         "KernelState": "apps.kernels.lifecycle.KernelState",
         "VersionState": "apps.blueprints.lifecycle.VersionState",
         "CheckpointState": "apps.checkpoints.lifecycle.CheckpointState",
+        "LineageKind": "apps.kernels.api.lineage.KINDS",
         "ReportKind": "apps.audit.api.reports.KINDS",
         "ReportState": "apps.audit.lifecycle.ReportState",
     },

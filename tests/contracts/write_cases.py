@@ -141,6 +141,11 @@ def _(world: World) -> Call:
     return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={"reason": "the best so far"})
 
 
+@write("POST /api/v1/kernels/{id}/lineage", "kernel.linked")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory().pk, body={"parent": str(KernelFactory().pk), "kind": "distilled"})
+
+
 @write("PATCH /api/v1/blueprints/{id}/aliases/sample", "alias.protection_changed")
 def _(world: World) -> Call:
     alias = alias_of_a_kernel("sample")

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from apps.audit.models import AuditEvent
 from apps.core.actors import SYSTEM
-from apps.kernels import services
+from apps.core.lineage import LineageKind
+from apps.kernels import selectors, services
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import AliasPeriod, Kernel, KernelAlias
+from apps.kernels.models import AliasPeriod, Kernel, KernelAlias, KernelLineage
 from tests.support.factories import BlueprintVersionFactory, KernelFactory
 
 WRITERS = 16
@@ -77,3 +79,34 @@ class TestAliases:
 
         newest = AliasPeriod.objects.get(ended_at=None)
         assert (newest.kernel_id, newest.started_at) == (second.pk, period.started_at)
+
+
+class TestLineage:
+    def test_the_same_edge_from_16_writers_at_once_is_written_once(self, committed_db: str) -> None:
+        child, parent = KernelFactory(), KernelFactory()
+
+        results = at_once(
+            [
+                lambda: services.link_kernels(child=child, parent=parent, kind=LineageKind.DERIVED, actor=SYSTEM)
+                for _ in range(WRITERS)
+            ]
+        )
+
+        assert {result.pk for result in results} == set(KernelLineage.objects.values_list("pk", flat=True))
+        assert AuditEvent.objects.filter(type="kernel.linked").count() == 1
+
+    def test_a_lineage_of_149_kernels_is_read_in_the_queries_of_one_of_two(
+        self, db: None, django_assert_num_queries: Any
+    ) -> None:
+        family = kernels_of_one_blueprint(149)
+        KernelLineage.objects.bulk_create(
+            KernelLineage(child=child, parent=parent, kind=LineageKind.DERIVED)
+            for number, child in enumerate(family)
+            for parent in family[max(0, number - 8) : number]
+        )
+
+        with django_assert_num_queries(4):
+            found = selectors.family_of_kernel(family[-1], depth=32)
+
+        assert len(found.members) == 149
+        assert min(relative.depth for relative, _ in found.members) == -19
