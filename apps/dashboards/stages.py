@@ -6,8 +6,9 @@ A state is never shown by colour alone: ``word`` stands beside ``icon``, a symbo
 from dataclasses import dataclass
 
 from apps.audit.lifecycle import ReportState
+from apps.blueprints.lifecycle import VersionState
 from apps.checkpoints.lifecycle import CheckpointState
-from apps.kernels.lifecycle import KernelState
+from apps.kernels.lifecycle import KernelState, PlanState
 from apps.morphogenesis.lifecycle import SeedState
 from apps.training.lifecycle import RunState
 
@@ -59,6 +60,24 @@ KERNEL_LOOKS: dict[str, Look] = {
     KernelState.PURGED: Look("purged", "stop", "waiting", "its bytes are gone"),
 }
 
+VERSION_LOOKS: dict[str, Look] = {
+    VersionState.DRAFT: Look("draft", "dot", "waiting", "written, not handed in"),
+    VersionState.SUBMITTED: Look(
+        "submitted", "clock", "waiting", "its spec is sound; no kernel was compiled from it yet"
+    ),
+    VersionState.COMPILING: Look("compiling", "train", "active", "its first kernel is being compiled"),
+    VersionState.CHARACTERIZED: Look("characterised", "check", "good", "a kernel of it has passed every check"),
+    VersionState.INVALID: Look("invalid", "cross", "bad", "its kernels failed a check"),
+    VersionState.RETIRED: Look("retired", "stop", "waiting", "out of use"),
+}
+
+PLAN_LOOKS: dict[str, Look] = {
+    PlanState.PLANNED: Look("to be reviewed", "clock", "held", "changes nothing until it is approved and applied"),
+    PlanState.APPROVED: Look("approved", "check", "active", "may be applied now"),
+    PlanState.APPLIED: Look("applied", "check", "good", "done: its outcome stands at each item"),
+    PlanState.DISCARDED: Look("discarded", "stop", "waiting", "will never be applied"),
+}
+
 CHECKPOINT_LOOKS: dict[str, Look] = {
     CheckpointState.STAGING: Look("staging", "clock", "waiting", "is being written"),
     CheckpointState.COMMITTED: Look("committed", "check", "good", "complete: a run can go on from it"),
@@ -77,6 +96,8 @@ LOOKS: dict[str, dict[str, Look]] = {
     "run": RUN_LOOKS,
     "seed": SEED_LOOKS,
     "kernel": KERNEL_LOOKS,
+    "version": VERSION_LOOKS,
+    "plan": PLAN_LOOKS,
     "checkpoint": CHECKPOINT_LOOKS,
     "report": REPORT_LOOKS,
 }

@@ -2,7 +2,19 @@
 
 from django.urls import path
 
-from apps.dashboards.views import audit, checkpoints, fleet, library, live, reports, run, runs, search, session
+from apps.dashboards.views import (
+    audit,
+    checkpoints,
+    fleet,
+    library,
+    live,
+    reports,
+    run,
+    runs,
+    search,
+    session,
+    versions,
+)
 
 app_name = "dashboards"
 
@@ -23,6 +35,7 @@ urlpatterns = [
     path("runs/<uuid:run_id>/charts/<slug:chart>.csv", live.csv_file, name="run-csv"),
     path("library", library.listing, name="library"),
     path("library/kernels/<uuid:kernel_id>", library.kernel, name="kernel"),
+    path("library/blueprints/<uuid:blueprint_id>", versions.blueprint, name="blueprint"),
     path("checkpoints", checkpoints.listing, name="checkpoints"),
     path("fleet", fleet.overview, name="fleet"),
     path("audit", audit.listing, name="audit"),

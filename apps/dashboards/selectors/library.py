@@ -2,22 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
-from django.db.models import Avg, Count, Q, QuerySet
+from django.db.models import Count, Q
 
 from apps.blueprints.models import Blueprint
 from apps.core.ids import parse_id
+from apps.dashboards.selectors.outcomes import Outcome, outcomes_of
 from apps.dashboards.selectors.runs import clean_text
 from apps.kernels import selectors as kernels
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import FieldReport, Kernel
-from apps.morphogenesis.lifecycle import SeedState
-from apps.training.models import TrainingRun
+from apps.kernels.models import Kernel
 
 PAGE_SIZE = 50
-MAX_REPORTS = 50
 CHOICES: dict[str, tuple[str, ...]] = {"state": tuple(KernelState), "operator": ("widen", "residual")}
 
 
@@ -39,13 +36,14 @@ class KernelFilter:
 @dataclass(frozen=True, slots=True)
 class KernelPage:
     rows: Sequence[Kernel]
+    outcomes: Mapping[UUID, Outcome]
     next_after: UUID | None
     is_empty: bool
 
 
 def page(wanted: KernelFilter) -> KernelPage:
-    """The newest kernels that fit, each with ``reports``, ``kept`` and ``gain`` from its field reports."""
-    fitting = _with_outcomes(kernels.kernels()).filter(**wanted.chosen).order_by("-id")
+    """The newest kernels that fit."""
+    fitting = kernels.kernels().filter(**wanted.chosen).order_by("-id")
     if wanted.text:
         fitting = fitting.filter(text_matches(wanted.text))
     if wanted.after is not None:
@@ -54,6 +52,7 @@ def page(wanted: KernelFilter) -> KernelPage:
     more = len(rows) > PAGE_SIZE
     return KernelPage(
         rows=rows[:PAGE_SIZE],
+        outcomes=outcomes_of(rows[:PAGE_SIZE]),
         next_after=rows[PAGE_SIZE - 1].pk if more else None,
         is_empty=not rows and not Kernel.objects.exists(),
     )
@@ -66,14 +65,6 @@ def text_matches(text: str) -> Q:
     return found | Q(digest__startswith=text.lower()) if len(text) >= 8 else found
 
 
-def _with_outcomes(found: QuerySet[Kernel]) -> QuerySet[Kernel]:
-    return found.annotate(
-        reports=Count("field_reports"),
-        kept=Count("field_reports", filter=Q(field_reports__verdict=SeedState.FOSSILIZED)),
-        gain=Avg("field_reports__contribution"),
-    )
-
-
 def blueprint_rows() -> list[Blueprint]:
     """Every blueprint with the number of its versions and kernels."""
     counts = {
@@ -81,47 +72,3 @@ def blueprint_rows() -> list[Blueprint]:
         "kernel_total": Count("versions__kernels", distinct=True),
     }
     return list(Blueprint.objects.annotate(**counts).order_by("name")[:PAGE_SIZE])
-
-
-@dataclass(frozen=True, slots=True)
-class NodeLine:
-    """One node of the spec, with its symbols bound."""
-
-    id: str
-    op: str
-    inputs: Sequence[str]
-    params: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class KernelPortrait:
-    """``proofs`` are the stages of the compile and validation reports, in the order in which they ran."""
-
-    kernel: Kernel
-    reports: Sequence[FieldReport]
-    run_names: Mapping[UUID, str]
-    nodes: Sequence[NodeLine]
-    proofs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
-
-
-def portrait(kernel_id: UUID) -> KernelPortrait | None:
-    """One kernel: its spec in order, the proofs it passed, and what it did to runs. Three queries."""
-    kernel = _with_outcomes(kernels.kernels()).filter(pk=kernel_id).first()
-    if kernel is None:
-        return None
-    reports = list(FieldReport.objects.filter(kernel=kernel).order_by("-id")[:MAX_REPORTS])
-    names = TrainingRun.objects.filter(pk__in={report.run_id for report in reports}).values_list("pk", "name")
-    return KernelPortrait(
-        kernel=kernel,
-        reports=reports,
-        run_names=dict(names),
-        nodes=[_node_line(node, kernel.bindings) for node in kernel.blueprint_version.spec.get("nodes", [])],
-        proofs=[
-            (job, kernel.report[job].get("stages", [])) for job in ("compile", "validation") if job in kernel.report
-        ],
-    )
-
-
-def _node_line(node: Mapping[str, Any], bindings: Mapping[str, int]) -> NodeLine:
-    params = {name: bindings.get(value, value) for name, value in node.get("params", {}).items()}
-    return NodeLine(id=node["id"], op=node["op"], inputs=node["inputs"], params=params)

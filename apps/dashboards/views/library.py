@@ -9,7 +9,9 @@ from apps.accounts.roles import Scope
 from apps.dashboards.access import page, viewer
 from apps.dashboards.chips import toggle
 from apps.dashboards.selectors import library as selectors
+from apps.dashboards.selectors import library_kernel
 from apps.dashboards.stages import KERNEL_LOOKS
+from apps.kernels.lifecycle import DOWNLOADABLE
 
 
 @page(Scope.LIBRARY_READ)
@@ -32,10 +34,15 @@ def listing(request: HttpRequest) -> HttpResponse:
 
 @page(Scope.LIBRARY_READ)
 def kernel(request: HttpRequest, kernel_id: UUID) -> HttpResponse:
-    portrait = selectors.portrait(kernel_id)
+    portrait = library_kernel.portrait(kernel_id)
     if portrait is None:
         raise Http404
     may_audit = viewer(request).has_scope(Scope.AUDIT_READ)
-    return render(
-        request, "library/kernel.html", {"portrait": portrait, "kernel": portrait.kernel, "may_audit": may_audit}
-    )
+    context = {
+        "portrait": portrait,
+        "kernel": portrait.kernel,
+        "may_audit": may_audit,
+        "history": library_kernel.history(portrait.kernel) if may_audit else [],
+        "is_downloadable": portrait.kernel.state in DOWNLOADABLE and bool(portrait.bytes.places),
+    }
+    return render(request, "library/kernel.html", context)
