@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Avg, QuerySet
+from django.db import connection
+from django.db.models import Avg, Count, Max, Min, Q, QuerySet
 
 from apps.blueprints.models import Blueprint, BlueprintVersion, VersionLineage
 from apps.core.errors import NotFound
 from apps.core.lineage import Lineage, LineageEdge, Relative, graph
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import AliasPeriod, FieldReport, Kernel, KernelAlias, KernelLineage, StorageTier
+from apps.kernels.models import AliasPeriod, FieldReport, Kernel, KernelAlias, KernelLineage, RetentionPlan, StorageTier
+from apps.morphogenesis.lifecycle import SeedState
 
 PENDING = (KernelState.REGISTERED, KernelState.UPLOADED, KernelState.COMPILED, KernelState.BENCHMARKING)
 
@@ -35,6 +37,41 @@ def priors(kernels: Iterable[Kernel]) -> dict[Any, float]:
     """Kernel id -> mean measured contribution (nats per held-out sample) over its field reports."""
     rows = FieldReport.objects.filter(kernel__in=list(kernels), contribution__isnull=False)
     return dict(rows.values_list("kernel_id").annotate(mean=Avg("contribution")).values_list("kernel_id", "mean"))
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """What grafts of one kernel came to. Gains in nats per held-out sample, with a 95 % interval; None: unmeasured."""
+
+    grafts: int
+    kept: int
+    gain_mean: float | None
+    gain_low: float | None
+    gain_high: float | None
+
+
+def performance_of(kernel: Kernel) -> Performance:
+    """One query. Of several grafts the interval is Student's, whose lower end the kernel's record keeps; of a single
+    one it is the one that its ablation gave."""
+    found = FieldReport.objects.filter(kernel=kernel).aggregate(
+        grafts=Count("pk"),
+        kept=Count("pk", filter=Q(verdict=SeedState.FOSSILIZED)),
+        measured=Count("contribution"),
+        mean=Avg("contribution"),
+        low=Min("contribution_low"),
+        high=Max("contribution_high"),
+    )
+    mean, low, high = found["mean"], found["low"], found["high"]
+    if found["measured"] > 1:
+        low = kernel.metrics.get("gain_low")
+        high = None if low is None else 2 * mean - low
+    return Performance(grafts=found["grafts"], kept=found["kept"], gain_mean=mean, gain_low=low, gain_high=high)
+
+
+def lock_successors() -> None:
+    """Until the transaction ends nobody else names a successor: two writers cannot close a cycle from both sides."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('kernels_kernel.successor'))")
 
 
 def aliases_of(blueprint_id: Any) -> QuerySet[KernelAlias]:
@@ -93,3 +130,7 @@ def _family(edges: type[LineageEdge], start: UUID, rows: QuerySet[Any], depth: i
     lineage = graph(edges, [start], depth=depth)
     found = rows.in_bulk([relative.id for relative in lineage.nodes])
     return Family(members=[(relative, found[relative.id]) for relative in lineage.nodes], lineage=lineage)
+
+
+def retention_plans() -> QuerySet[RetentionPlan]:
+    return RetentionPlan.objects.select_related("policy")

@@ -110,3 +110,18 @@ class TestLineage:
 
         assert len(found.members) == 149
         assert min(relative.depth for relative, _ in found.members) == -19
+
+
+class TestSuccessors:
+    def test_two_writers_do_not_close_a_cycle_from_both_sides(self, committed_db: str) -> None:
+        first, second = kernels_of_one_blueprint(2)
+
+        results = at_once(
+            [
+                lambda: services.update_kernel(kernel=first, successor=second, actor=SYSTEM),
+                lambda: services.update_kernel(kernel=second, successor=first, actor=SYSTEM),
+            ]
+        )
+
+        assert sorted(type(result).__name__ for result in results) == ["Invalid", "Kernel"]
+        assert Kernel.objects.filter(successor__isnull=False).count() == 1

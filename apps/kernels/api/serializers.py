@@ -1,14 +1,18 @@
 """Kernels and field reports as the API shows and takes them."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from apps.audit.api.as_of import RFC_3339
 from apps.core.serializers import Flag, Integers, JSONObject, StrictSerializer, Text, Whole
 from apps.kernels.hardware import signature
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import AliasPeriod, FieldReport, Kernel, KernelAlias, Pipeline
+from apps.kernels.selectors import performance_of
 
 
 class KernelRow(serializers.ModelSerializer[Kernel]):
@@ -54,6 +58,16 @@ class KernelRow(serializers.ModelSerializer[Kernel]):
         read_only_fields = fields
 
 
+class PerformanceSerializer(serializers.Serializer[Any]):
+    """Gains in nats per held-out sample, with a 95 % interval; null: not measured."""
+
+    grafts = serializers.IntegerField(read_only=True)
+    kept = serializers.IntegerField(read_only=True)
+    gain_mean = serializers.FloatField(read_only=True, allow_null=True)
+    gain_low = serializers.FloatField(read_only=True, allow_null=True)
+    gain_high = serializers.FloatField(read_only=True, allow_null=True)
+
+
 class KernelSerializer(KernelRow):
     report = JSONObject(read_only=True, help_text="compile and validation: each stage with what it measured")
     toolchain = JSONObject(read_only=True)
@@ -62,14 +76,25 @@ class KernelSerializer(KernelRow):
         help_text="<spec digest>-<hardware profile>-<pipeline>-<toolchain digest>; empty before it was validated"
     )
 
+    outcomes = serializers.SerializerMethodField(help_text="what its grafts in real runs came to")
+    successor_id = serializers.UUIDField(read_only=True, allow_null=True)
+
     class Meta(KernelRow.Meta):
-        fields = (*KernelRow.Meta.fields, "report", "toolchain", "hardware", "compile_ms", "signature")
+        fields = (
+            *KernelRow.Meta.fields,
+            *("report", "toolchain", "hardware", "compile_ms", "signature", "outcomes"),
+            *("pinned_until", "legal_hold", "successor_id", "retired_at", "purge_after"),
+        )
         read_only_fields = fields
 
     def get_signature(self, kernel: Kernel) -> str:
         return signature(
             report=kernel.report, hardware=kernel.hardware, pipeline=kernel.pipeline, toolchain=kernel.toolchain
         )
+
+    @extend_schema_field(PerformanceSerializer)
+    def get_outcomes(self, kernel: Kernel) -> Any:
+        return PerformanceSerializer(performance_of(kernel)).data
 
 
 class NewKernel(StrictSerializer):
@@ -94,8 +119,33 @@ class Identifier(serializers.UUIDField):
         return UUID(str(super().to_internal_value(data)))
 
 
+class Moment(serializers.DateTimeField):
+    """A time as RFC 3339 text with its zone."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        form = RFC_3339.fullmatch(value.upper()) if isinstance(value, str) else None
+        if form is None or form["zone"] is None:
+            raise serializers.ValidationError("must be an RFC 3339 time with its zone", code="malformed")
+        return datetime.fromisoformat(str(super().to_internal_value(value)))
+
+
 class Reason(StrictSerializer):
     reason = Text(max_length=4000, required=False, help_text="kept in the audit trail")
+
+
+class NeededReason(StrictSerializer):
+    reason = Text(max_length=4000, help_text="kept in the audit trail")
+
+
+class KernelChange(Reason):
+    """What is left out stays as it is."""
+
+    tags = JSONObject(required=False, help_text="all of them: they take the place of those that it has")
+    pinned_until = Moment(required=False, allow_null=True, help_text="it is not retired before; null lifts the pin")
+    legal_hold = Flag(required=False, help_text="true: it is never retired or purged; lifting it needs a reason")
+    successor = Identifier(
+        required=False, allow_null=True, help_text="the VALIDATED kernel of the same contract that replaces it"
+    )
 
 
 class AliasSerializer(serializers.ModelSerializer[KernelAlias]):

@@ -2,6 +2,7 @@
 (``outcomes``)."""
 
 from apps.kernels.services.aliases import protect_alias, remove_alias, set_alias, unprotect_alias
+from apps.kernels.services.curation import update_kernel
 from apps.kernels.services.grading import grade_kernels
 from apps.kernels.services.lineage import link_kernels
 from apps.kernels.services.outcomes import hold_kernels, record_field_report, release_kernels
@@ -26,6 +27,8 @@ from apps.kernels.services.retention import (
 )
 from apps.kernels.services.retirement import purge_kernel, restore_kernel, retire_kernel
 from apps.kernels.services.tiers import change_tier
+from apps.kernels.services.verification import verify_kernel
+from apps.kernels.services.verification import verify_kernel
 
 __all__ = [
     "APPLY_TASK",
@@ -54,6 +57,8 @@ __all__ = [
     "retire_kernel",
     "set_alias",
     "unprotect_alias",
+    "update_kernel",
     "update_policy",
     "upload_binary",
+    "verify_kernel",
 ]

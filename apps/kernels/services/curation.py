@@ -1,0 +1,102 @@
+"""What people decide about one kernel: its tags, how long it must stay, and what replaces it."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, TypedDict, Unpack
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from apps.audit import services as audit
+from apps.audit.watched import image
+from apps.core.actors import Actor
+from apps.core.errors import Conflict, Invalid
+from apps.core.flat import flat_object
+from apps.kernels.lifecycle import KernelState
+from apps.kernels.models import Kernel
+from apps.kernels.selectors import lock_successors
+
+MAX_PIN = timedelta(days=5 * 366)
+"""How far ahead a kernel may be pinned. What must stay for longer is a legal hold."""
+
+
+class Changes(TypedDict, total=False):
+    """What is left out stays as it is. None lifts the pin, or takes the successor away."""
+
+    tags: Mapping[str, Any]
+    pinned_until: datetime | None
+    legal_hold: bool
+    successor: Kernel | None
+
+
+@transaction.atomic
+def update_kernel(*, kernel: Kernel, actor: Actor, reason: str = "", **changes: Unpack[Changes]) -> Kernel:
+    """Change what people decide about a kernel. The same values again change nothing.
+
+    Raises:
+        Invalid: a tag, a pin or a successor that cannot be; a hold that is lifted without a reason.
+        Conflict: the kernel is gone, or the successor does not live.
+    """
+    if "successor" in changes:
+        lock_successors()  # before the row: in the order of everybody
+    kernel = Kernel.objects.select_for_update(of=("self",)).get(pk=kernel.pk)
+    if kernel.state == KernelState.PURGED:
+        raise Conflict("the kernel was purged: nothing of it changes any more", code="purged")
+    before = image(kernel)
+    if "tags" in changes:
+        kernel.tags = flat_object("/tags", changes["tags"])
+    if "pinned_until" in changes and changes["pinned_until"] != kernel.pinned_until:
+        kernel.pinned_until = _pin(changes["pinned_until"])
+    if "legal_hold" in changes:
+        _check_hold(kernel, changes["legal_hold"], reason)
+        kernel.legal_hold = changes["legal_hold"]
+    if "successor" in changes:
+        _check_successor(kernel, changes["successor"])
+        kernel.successor = changes["successor"]
+    after = image(kernel)
+    if after == before:
+        return kernel
+    kernel.full_clean()
+    kernel.save()
+    audit.record(type="kernel.modified", subject=kernel, actor=actor, reason=reason, before=before, after=after)
+    return kernel
+
+
+def _pin(until: datetime | None) -> datetime | None:
+    now = timezone.now()
+    if until is not None and not now < until <= now + MAX_PIN:
+        detail = f"must be in the future, at most {MAX_PIN.days} days ahead"
+        raise Invalid(detail, pointer="/pinned_until", code="range")
+    return until
+
+
+def _check_hold(kernel: Kernel, hold: bool, reason: str) -> None:
+    if kernel.legal_hold and not hold and not reason.strip():
+        raise Invalid("lifting a legal hold needs a reason", pointer="/reason", code="required")
+
+
+def _check_successor(kernel: Kernel, successor: Kernel | None) -> None:
+    """Raises Invalid, Conflict."""
+    if successor is None or successor.pk == kernel.successor_id:
+        return
+    if successor.compat != kernel.compat:
+        detail = f"fits other slots: {successor.compat}, not {kernel.compat}"
+        raise Invalid(detail, pointer="/successor", code="contract")
+    if _leads_to(successor, kernel):
+        raise Invalid("would be replaced by this kernel in turn", pointer="/successor", code="cycle")
+    if successor.state != KernelState.VALIDATED:
+        raise Conflict(
+            f"the successor is {successor.state}: only a VALIDATED kernel replaces another", code="not_validated"
+        )
+
+
+def _leads_to(start: Kernel, end: Kernel) -> bool:
+    """Does the chain of successors from ``start`` (included) come to ``end``?"""
+    statement = (
+        "WITH RECURSIVE chain(id) AS (SELECT %s::uuid UNION "
+        "SELECT successor_id FROM kernels_kernel JOIN chain USING (id) WHERE successor_id IS NOT NULL) "
+        "SELECT EXISTS (SELECT FROM chain WHERE id = %s)"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [start.pk, end.pk])
+        return bool(cursor.fetchone()[0])
