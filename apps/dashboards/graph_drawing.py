@@ -7,7 +7,7 @@ Edges run downwards. Ranks are longest paths from the sources; an edge over seve
 it passes beside the boxes; each rank is ordered by the mean place of its neighbours, then pulled towards it.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -23,6 +23,8 @@ RISE = 30.0
 BEND = 10.0
 """The room that an edge takes where it passes a rank."""
 PAD = 3.0
+TEXT_AWAY = 12.0
+"""From a box to the middle of the text of an edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def layered(
             for item in items.values()
             if item.node is not None
         ],
-        lines=[_line(edge, chain, height, step) for edge, chain in zip(drawn, chains, strict=True)],
+        lines=_lines(drawn, chains, height, step),
     )
 
 
@@ -219,7 +221,19 @@ def _spread(layer: Sequence[_Item], wanted: Sequence[float]) -> None:
         item.x = place + back
 
 
-def _line(edge: Edge, chain: Sequence[_Item], height: float, step: float) -> Line:
+def _lines(edges: Sequence[Edge], chains: Sequence[list[_Item]], height: float, step: float) -> list[Line]:
+    out, into = Counter(edge.source for edge in edges), Counter(edge.target for edge in edges)
+    return [
+        Line(
+            edge,
+            _path(chain, height, step),
+            *_text_place(chain, height, step, meets=into[edge.target] > 1, parts=out[edge.source] > 1),
+        )
+        for edge, chain in zip(edges, chains, strict=True)
+    ]
+
+
+def _path(chain: Sequence[_Item], height: float, step: float) -> str:
     """Curves that leave and enter upright, straight past the ranks between."""
     first, *bends, last = chain
     x, y = first.x, PAD + first.rank * step + height
@@ -228,9 +242,19 @@ def _line(edge: Edge, chain: Sequence[_Item], height: float, step: float) -> Lin
         top = PAD + bend.rank * step
         path += [_curve(x, y, bend.x, top), f"V{top + height:.1f}"]
         x, y = bend.x, top + height
-    end = PAD + last.rank * step
-    path.append(_curve(x, y, last.x, end))
-    return Line(edge=edge, path=" ".join(path), x=round((x + last.x) / 2, 1), y=round((y + end) / 2 + 3, 1))
+    path.append(_curve(x, y, last.x, PAD + last.rank * step))
+    return " ".join(path)
+
+
+def _text_place(chain: Sequence[_Item], height: float, step: float, *, meets: bool, parts: bool) -> tuple[float, float]:
+    """Near the upper end where an edge ``meets`` others below, near the lower one where it ``parts`` from others."""
+    first, second, last = chain[0], chain[1], chain[-1]
+    leaves, enters = PAD + first.rank * step + height, PAD + last.rank * step
+    if meets and not parts:
+        return round(first.x + 0.15 * (second.x - first.x), 1), round(leaves + TEXT_AWAY + 4, 1)
+    if parts and not meets:
+        return round(last.x, 1), round(enters - TEXT_AWAY + 4, 1)
+    return round((first.x + second.x) / 2, 1), round(leaves + (step - height) / 2 + 4, 1)
 
 
 def _curve(x: float, y: float, to_x: float, to_y: float) -> str:

@@ -9,6 +9,8 @@ from apps.dashboards.graph_drawing import Drawing, Edge, Node, layered
 
 OUTPUT = "output"
 MAX_NOTE = 26
+LAST = frozenset({"init", "bias"})
+"""Parameters that are no sizes."""
 
 
 def spec_drawing(
@@ -48,10 +50,10 @@ def spec_drawing(
 
 
 def describe(node: Mapping[str, Any], sizes: Mapping[str, Any]) -> str:
-    """``out_channels 8, kernel_size 3``: the parameters with their symbols bound."""
+    """``out channels 8, kernel size 3``: the parameters with their symbols bound, sizes first."""
     return ", ".join(
         f"{name.replace('_', ' ')} {_text(sizes.get(value, value) if isinstance(value, str) else value)}"
-        for name, value in node.get("params", {}).items()
+        for name, value in sorted(node.get("params", {}).items(), key=lambda item: item[0] in LAST)
     )
 
 

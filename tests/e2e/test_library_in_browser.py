@@ -12,7 +12,7 @@ from apps.core.actors import SYSTEM
 from apps.core.lineage import LineageKind
 from apps.kernels import services
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import Kernel, KernelLineage, KernelVariant
+from apps.kernels.models import Kernel, KernelLineage, KernelVariant, RetentionPlan
 from tests.e2e.conftest import Open
 from tests.e2e.test_pages_in_browser import SIZES, _look
 from tests.support.factories import KernelFactory, residual_spec
@@ -32,8 +32,14 @@ def paths(live_site: str) -> dict[str, str]:
     make_user(role="curator")
     kernel = fill_library()
     blueprint = kernel.blueprint_version.blueprint_id
+    plan = fill_retirement()
     return {
         "library": "/library",
+        "retirement": "/library/retirement",
+        "plan": f"/library/retirement/plans/{plan.pk}",
+        "plan-approve": f"/library/retirement/plans/{plan.pk}/approve",
+        "plan-make": f"/library/retirement/policies/{plan.policy_id}/plan",
+        "retention": f"/library/kernels/{kernel.pk}/retention",
         "kernel": f"/library/kernels/{kernel.pk}",
         "blueprint": f"/library/blueprints/{blueprint}",
     }
@@ -55,7 +61,9 @@ def fill_library() -> Kernel:
     for parent, weight in zip(parents, (0.7, 0.3), strict=True):
         KernelLineage.objects.create(child=kernel, parent=parent, kind=LineageKind.MERGED, weight=weight)
     KernelLineage.objects.create(child=child, parent=kernel, kind=LineageKind.DISTILLED)
-    KernelVariant.objects.create(kernel=kernel, memory_format="contiguous", dtype="bfloat16", digest="cd" * 32, size=900)
+    KernelVariant.objects.create(
+        kernel=kernel, memory_format="contiguous", dtype="bfloat16", digest="cd" * 32, size=900
+    )
     run = make_run(name="digits-wide", stories=())
     for number, gain in enumerate((0.041, 0.052), 1):
         services.record_field_report(
@@ -64,6 +72,16 @@ def fill_library() -> Kernel:
             loss_after=0.25, contribution=gain, contribution_low=gain - 0.02, contribution_high=gain + 0.02, rent=0.001,
         )  # fmt: skip
     return kernel
+
+
+def fill_retirement() -> RetentionPlan:
+    """A plan that would retire some kernels and keeps others."""
+    policy = services.create_policy(
+        name="unused", description="What no run has used for a month goes", unused_for_days=30, keep_best=1,
+        metric="gain_mean", max_share=0.5, is_enabled=True, actor=SYSTEM,
+    )  # fmt: skip
+    services.create_policy(name="cap", storage_cap_bytes=1 << 30, match="operator = 'residual'", actor=SYSTEM)
+    return services.make_plan(policy=policy, actor=SYSTEM, reason="monthly")
 
 
 def _kernel(version: Any, name: str, state: str = KernelState.VALIDATED, **values: Any) -> Kernel:
