@@ -6,7 +6,7 @@ section 5.3: the rat tumours), its two hyperparameters integrated over a grid. W
 kernel starts near their rate; with siblings that differ, or none, it starts at the prior and its own outcomes decide.
 
     rate_k ~ Beta(mean * strength, (1 - mean) * strength)       failures_k ~ Binomial(grafts_k, rate_k)
-    mean ~ Beta(1/2, 1/2) (Jeffreys)                            log(strength) uniform on 0.5 ... 128
+    mean ~ Beta(1/2, 1/2) (Jeffreys)                            strength ~ strength^(-3/2) on 0.5 ... 64 (their 5.9)
 """
 
 import math
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 INTERVAL = 0.90
 _MEANS = 24
 _STRENGTHS = 13
-_WEAKEST, _STRONGEST = 0.5, 128.0
-_BISECTIONS = 30
+_WEAKEST, _STRONGEST = 0.5, 64.0
+_BISECTIONS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +116,12 @@ def _counted(outcomes: Iterable[Outcomes]) -> dict[Outcomes, int]:
 def _grid() -> "tuple[Array, Array, Array]":
     """(alpha, beta, log prior) over the hyperparameters.
 
-    Means are the middles of equal shares of the arcsine distribution, which is Beta(1/2, 1/2), so all weigh the same.
+    Means are the middles of equal shares of the arcsine distribution, which is Beta(1/2, 1/2), so all weigh the same;
+    strengths are even on a log scale, where their density is strength^(-1/2).
     """
     import numpy as np
 
     means = np.sin(np.pi / 2 * (np.arange(_MEANS) + 0.5) / _MEANS) ** 2
     strengths = np.geomspace(_WEAKEST, _STRONGEST, _STRENGTHS)
     mean, strength = (values.ravel() for values in np.meshgrid(means, strengths))
-    return mean * strength, (1 - mean) * strength, np.zeros(mean.size)
+    return mean * strength, (1 - mean) * strength, -0.5 * np.log(strength)

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from apps.blueprints.spec import bind, parse
+from apps.blueprints.spec import Graph, bind, parse
 from apps.blueprints.starter import starter_library
+from apps.kernels import sandbox_worker
 from apps.kernels.sandbox_child import JobRejected
 from apps.kernels.sandbox_worker import compile_job, validate_job
 from apps.morphogenesis import checks
-from apps.morphogenesis.operators import Branch, load_artefact, pack
+from apps.morphogenesis.operators import Branch, build, load_artefact, pack
 from tests.unit.blueprints.specs import chain, residual, widen_conv
 
 COMPILE_STAGES = [
@@ -26,6 +27,7 @@ COMPILE_STAGES = [
     "equivalence",
     "benchmark",
 ]
+PAIR = ("fast", "standard")
 VALIDATE_STAGES = ["digest", "format", "finite", "identity", "gradients", "equivalence", "benchmark"]
 
 
@@ -66,6 +68,46 @@ def test_a_report_tells_what_was_measured_and_by_what() -> None:
 def test_the_seed_decides_the_bytes() -> None:
     one, same, other = (compile_job({"spec": residual(), "seed": seed}, b"", ignore)[1] for seed in (1, 1, 2))
     assert one == same != other
+
+
+def test_more_thorough_pipelines_make_the_same_checks_more_often() -> None:
+    fast, standard = (compile_job({"spec": widen_conv(), "seed": 0, "pipeline": name}, b"", ignore)[0] for name in PAIR)
+
+    assert [stage["name"] for stage in fast["stages"]] == [stage["name"] for stage in standard["stages"]]
+    told = {stage["name"]: stage["measured"] for stage in standard["stages"]}
+    assert (told["determinism"]["builds"], told["equivalence"]["probes"], told["benchmark"]["rounds"]) == (4, 4, 9)
+    assert standard["reference"].keys() > fast["reference"].keys()
+    assert standard["artefact"] == fast["artefact"]
+
+
+def test_a_thorough_validation_sees_a_reference_that_differs_on_its_last_probe_only() -> None:
+    report, data = compile_job({"spec": residual(), "seed": 0, "pipeline": "standard"}, b"", ignore)
+    reference = {**report["reference"], "fc1@3": [1.0, 2.0, 3.0, 4.0, 5.0]}
+    job = {"digest": checks.digest(data), "reference": reference, "pipeline": "standard"}
+
+    assert refused(lambda: validate_job(job, data, ignore)).stage == "equivalence"
+
+
+def test_a_build_that_asks_the_global_generator_is_not_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(graph: Graph, seed: int) -> Branch:
+        branch = build(graph, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            branch.get_parameter("fc1.bias").normal_()
+        return branch
+
+    monkeypatch.setattr(sandbox_worker, "_built", careless)
+
+    error = refused(lambda: compiled(residual()))
+
+    assert (error.stage, str(error)) == ("determinism", "two builds from seed 0 gave different bytes")
+
+
+def test_a_timing_comes_with_its_spread_and_as_cost_per_work() -> None:
+    metrics = compiled(residual())[0]["metrics"]
+
+    assert metrics["relative_low"] <= metrics["relative"] <= metrics["relative_high"]
+    work = metrics["flops"] * 8 / 1e6  # of the probe's 8 samples
+    assert metrics["relative_per_mflop"] == pytest.approx(metrics["relative"] / work)
 
 
 def test_stages_are_announced_before_they_run() -> None:
