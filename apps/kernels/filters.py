@@ -8,8 +8,8 @@ from django_filters import rest_framework as filters
 from apps.blueprints.spec import OPERATORS
 from apps.core.filters import any_of
 from apps.core.ids import parse_id
-from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import FieldReport, Kernel
+from apps.kernels.lifecycle import KernelState, PlanState
+from apps.kernels.models import FieldReport, Kernel, RetentionPlan
 
 
 class KernelFilter(filters.FilterSet):
@@ -38,4 +38,13 @@ class FieldReportFilter(filters.FilterSet):
 
     class Meta:
         model = FieldReport
+        fields: list[str] = []
+
+
+class PlanFilter(filters.FilterSet):
+    policy = filters.UUIDFilter(field_name="policy_id")
+    state = any_of(PlanState)
+
+    class Meta:
+        model = RetentionPlan
         fields: list[str] = []

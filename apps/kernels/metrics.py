@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from django.db import connection
-from django.db.models import Count
+from django.db.models import Count, Sum
 from django.utils import timezone
-from prometheus_client.core import GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 
 from apps.core.metrics import rows_by
 from apps.core.registry import registry
-from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import Kernel
+from apps.kernels.lifecycle import KernelState, PlanState
+from apps.kernels.models import Kernel, RetentionPlan, StorageTier
 
 QUANTILES = (0.5, 0.95, 0.99)
 WINDOW = timedelta(hours=24)
@@ -62,6 +62,22 @@ def outcomes() -> Iterable[Metric]:
     yield rejections
 
 
+def stored() -> Iterable[Metric]:
+    """Bytes of kernels by tier; kernels with the same bytes count each."""
+    gauge = GaugeMetricFamily("esper_kernel_bytes", "Bytes of kernels that are not purged, by tier.", labels=["tier"])
+    known: dict[str, int] = dict.fromkeys(StorageTier.values, 0)
+    rows = Kernel.objects.exclude(state=KernelState.PURGED).order_by().values_list("storage_tier")
+    for tier, size in {**known, **dict(rows.annotate(Sum("size", default=0)))}.items():
+        gauge.add_metric([tier], size)
+    yield gauge
+    purged = Kernel.objects.filter(state=KernelState.PURGED).count()
+    yield CounterMetricFamily("esper_kernels_purged", "Kernels whose bytes were given up.", value=purged)
+
+
+registry.collectors["kernel_bytes"] = stored
+registry.collectors["retention_plans"] = rows_by(
+    RetentionPlan, "state", name="esper_retention_plans", help="Plans of retention by state.", known=PlanState
+)
 registry.collectors["kernels"] = rows_by(
     Kernel, "state", name="esper_kernels", help="Kernels by state.", known=KernelState
 )

@@ -1,5 +1,6 @@
-"""Queue ``compile``: one kernel at a time, in a sandboxed subprocess of the worker."""
+"""Queue ``compile``: one kernel at a time, in a sandboxed subprocess of the worker. Queue default: retention."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -7,16 +8,21 @@ import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from apps.core.errors import InvalidTransition
+from apps.accounts.models import User
+from apps.core.actors import SYSTEM, WORKER, Actor, ActorKind
+from apps.core.errors import Conflict, InvalidTransition, ServiceError
 from apps.core.queue import enqueue
 from apps.kernels import services
-from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import Kernel
+from apps.kernels.cache import mover
+from apps.kernels.lifecycle import KernelState, PlanState
+from apps.kernels.models import Kernel, RetentionPlan, RetentionPolicy
+from apps.kernels.retention.purging import due
 from apps.kernels.sandbox import InfrastructureFault
 from apps.kernels.selectors import PENDING
 
 log = structlog.get_logger(__name__)
 STUCK = timedelta(minutes=2)
+OPEN_PLANS = (PlanState.PLANNED, PlanState.APPROVED)
 
 
 @shared_task(bind=True, max_retries=5)
@@ -51,3 +57,58 @@ def retry_stuck() -> None:
     for kernel_id in stuck.values_list("pk", flat=True)[:100]:
         Kernel.objects.filter(pk=kernel_id).update(updated_at=timezone.now())
         enqueue(services.COMPILE_TASK, str(kernel_id))
+
+
+# --- Retention
+
+
+@shared_task
+def plan_retention() -> None:
+    """A plan of each enabled policy, for people to look at. None is applied by itself."""
+    for policy in RetentionPolicy.objects.filter(is_enabled=True):
+        try:
+            plan = services.make_plan(policy=policy, actor=SYSTEM, reason="the daily plan")
+        except ServiceError as error:
+            log.error("policy_unreadable", policy=policy.name, reason=error.detail)
+            continue
+        log.info("retention_planned", policy=policy.name, plan=str(plan.pk), items=plan.item_count)
+
+
+@shared_task
+def apply_plan(plan_id: str, user_id: str = "") -> None:
+    """The next batch of a plan, for the user who applied it; it queues the one after."""
+    plan = RetentionPlan.objects.filter(pk=plan_id).first()
+    if plan is None:
+        log.warning("plan_gone", plan=plan_id)
+        return
+    try:
+        services.apply_plan(plan=plan, actor=_user(user_id))
+    except Conflict as error:
+        log.warning("plan_not_applied", plan=plan_id, reason=error.detail)
+
+
+def _user(user_id: str) -> Actor:
+    user = User.objects.filter(pk=user_id).first() if user_id else None
+    return Actor(kind=ActorKind.USER, id=user.pk, name=user.get_username()) if user else WORKER
+
+
+@shared_task
+def settle_plans() -> None:
+    """Plans that have expired are over; those whose application was cut short go on."""
+    for plan in RetentionPlan.objects.filter(state__in=OPEN_PLANS, expires_at__lte=timezone.now()):
+        with suppress(InvalidTransition):  # somebody was faster
+            services.discard_plan(plan=plan, reason="expired", actor=SYSTEM)
+    begun = RetentionPlan.objects.filter(state=PlanState.APPROVED, updated_at__lt=timezone.now() - STUCK)
+    for plan_id in begun.exclude(outcome={}).values_list("pk", flat=True):
+        enqueue(services.APPLY_TASK, str(plan_id))
+
+
+@shared_task
+def purge_retired() -> None:
+    """Retired kernels whose time is over give up their bytes; what an earlier purge or move left is finished."""
+    for kernel in due(timezone.now()):
+        try:
+            services.purge_kernel(kernel=kernel, actor=SYSTEM)
+        except Conflict as error:  # protected or restored meanwhile
+            log.info("kernel_not_purged", kernel=str(kernel.pk), reason=error.detail)
+    mover.settle()

@@ -133,6 +133,7 @@ OBJECT_STORAGE = (
             "endpoint_url": env.str("ESPER_S3_ENDPOINT", "") or None,
             "file_overwrite": False,
             "querystring_auth": True,
+            "max_memory_size": 8 * 1024 * 1024,  # a larger object that is read lies on the disk meanwhile
         },
     }
     if S3_BUCKET
@@ -202,6 +203,8 @@ SPECTACULAR_SETTINGS = {
         "CreatableRunKind": "apps.training.api.requests.CREATABLE",
         "SeedState": "apps.morphogenesis.lifecycle.SeedState",
         "KernelState": "apps.kernels.lifecycle.KernelState",
+        "PlanState": "apps.kernels.lifecycle.PlanState",
+        "StorageTier": "apps.kernels.models.StorageTier",
         "VersionState": "apps.blueprints.lifecycle.VersionState",
         "CheckpointState": "apps.checkpoints.lifecycle.CheckpointState",
         "LineageKind": "apps.kernels.api.lineage.KINDS",

@@ -23,10 +23,11 @@ from apps.audit.watched import image
 from apps.blueprints.lifecycle import VersionState
 from apps.core.actors import SYSTEM
 from apps.kernels.lifecycle import KernelState
+from apps.kernels.models import KernelChunk
 from apps.morphogenesis.protocols import Command
 from apps.training.lifecycle import RunState
 from apps.training.models import RunKind, TrainingRun
-from tests.contracts.audit_cases import alias_of_a_kernel, report_of_an_empty_trail
+from tests.contracts.audit_cases import alias_of_a_kernel, report_of_an_empty_trail, retention_plan, retention_policy
 from tests.support.factories import (
     PASSWORD,
     BlueprintFactory,
@@ -141,6 +142,22 @@ def _(world: World) -> Call:
     return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={"reason": "the best so far"})
 
 
+@write("PATCH /api/v1/kernels/{id}", "kernel.modified")
+def _(world: World) -> Call:
+    kernel = KernelFactory(state=KernelState.VALIDATED)
+    return Call(id=kernel.pk, body={"tags": {"arch": "mlp"}, "legal_hold": True}, needs_etag=True)
+
+
+@write("POST /api/v1/kernels/{id}/deprecate", "kernel.transition")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={"reason": "slower than its successor"})
+
+
+@write("POST /api/v1/kernels/{id}/quarantine", "kernel.quarantined")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={"reason": "doubtful bytes"})
+
+
 @write("POST /api/v1/kernels/{id}/lineage", "kernel.linked")
 def _(world: World) -> Call:
     return Call(id=KernelFactory().pk, body={"parent": str(KernelFactory().pk), "kind": "distilled"})
@@ -155,6 +172,54 @@ def _(world: World) -> Call:
 @write("DELETE /api/v1/blueprints/{id}/aliases/sample", "alias.removed")
 def _(world: World) -> Call:
     return Call(id=alias_of_a_kernel("sample").blueprint_id, needs_etag=True)
+
+
+# --- API: retirement and storage tiers
+
+
+@write("POST /api/v1/retention/policies", "retention.policy_created")
+def _(world: World) -> Call:
+    return Call(body={"name": "unused", "unused_for_days": 90})
+
+
+@write("PATCH /api/v1/retention/policies/{id}", "retention.policy_changed")
+def _(world: World) -> Call:
+    return Call(id=retention_policy(SYSTEM).pk, body={"unused_for_days": 30}, needs_etag=True)
+
+
+@write("POST /api/v1/retention/plans", "retention.planned")
+def _(world: World) -> Call:
+    return Call(body={"policy": retention_policy(SYSTEM).name})
+
+
+@write("POST /api/v1/retention/plans/{id}/approve", "retention.transition")
+def _(world: World) -> Call:
+    return Call(id=retention_plan(SYSTEM).pk, body={"reason": "looked at"})
+
+
+@write("POST /api/v1/retention/plans/{id}/apply", "retention.applied")
+def _(world: World) -> Call:
+    return Call(id=retention_plan(SYSTEM, approved=True).pk)
+
+
+@write("POST /api/v1/retention/plans/{id}/discard", "retention.transition")
+def _(world: World) -> Call:
+    return Call(id=retention_plan(SYSTEM).pk, body={"reason": "no"})
+
+
+@write("POST /api/v1/kernels/{id}/retire", "kernel.retired")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={"reason": "old"})
+
+
+@write("POST /api/v1/kernels/{id}/restore", "kernel.restored")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(state=KernelState.RETIRED).pk)
+
+
+@write("POST /api/v1/kernels/{id}/tier", "kernel.tier_changed")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={"tier": "hot"})
 
 
 # --- API: runs
@@ -283,6 +348,51 @@ def _(world: World) -> Call:
 @write("POST /admin/kernels/kernel/{id}/quarantine/", "kernel.quarantined")
 def _(world: World) -> Call:
     return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={"reason": "bad", "confirmed": "1"})
+
+
+YES = {"reason": "because", "confirmed": "1"}
+
+
+@write("POST /admin/kernels/kernel/{id}/retire/", "kernel.retired")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body=YES)
+
+
+@write("POST /admin/kernels/kernel/{id}/restore/", "kernel.restored")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(state=KernelState.RETIRED).pk, body=YES)
+
+
+@write("POST /admin/kernels/kernel/{id}/verify/", "kernel.quarantined")
+def _(world: World) -> Call:
+    kernel = KernelFactory(state=KernelState.VALIDATED)
+    KernelChunk.objects.filter(blob_id=kernel.digest).update(data=b"other bytes")
+    return Call(id=kernel.pk, body=YES)
+
+
+@write("POST /admin/kernels/kernel/{id}/move_tier/", "kernel.tier_changed")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={**YES, "tier": "hot"})
+
+
+@write("POST /admin/kernels/kernel/{id}/set_alias/", "alias.set")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={**YES, "name": "prod"})
+
+
+@write("POST /admin/kernels/kernelalias/{id}/protect/", "alias.protection_changed")
+def _(world: World) -> Call:
+    return Call(id=alias_of_a_kernel().pk, body=YES)
+
+
+@write("POST /admin/kernels/kernelalias/{id}/unprotect/", "alias.protection_changed")
+def _(world: World) -> Call:
+    return Call(id=alias_of_a_kernel("prod").pk, body=YES)
+
+
+@write("POST /admin/kernels/kernelalias/{id}/remove/", "alias.removed")
+def _(world: World) -> Call:
+    return Call(id=alias_of_a_kernel().pk, body=YES)
 
 
 @write("POST /admin/training/trainingrun/{id}/pause/", "run.command")

@@ -7,6 +7,7 @@ from apps.core.errors import ServiceError
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel, RetentionPolicy
 from apps.kernels.retention import facts
+from apps.kernels.retention.purging import purged_at
 from apps.kernels.retention.rules import Finding, Verdict, protections, verdict
 
 
@@ -40,13 +41,6 @@ def explain(kernel: Kernel, now: datetime) -> Explanation:
         enabled = (said.verdict for said in verdicts if said.policy.is_enabled and said.verdict)
         when = min((found.when for found in enabled if found.when), default=None)
     return Explanation(kernel, held, verdicts, when)
-
-
-def purged_at(kernel: Kernel, held: tuple[Finding, ...], now: datetime) -> datetime | None:
-    """When a retired kernel may be purged at the earliest; None: never, as things are."""
-    if kernel.purge_after is None or any(finding.when is None for finding in held):
-        return None
-    return max([kernel.purge_after, *(finding.when for finding in held if finding.when)])
 
 
 def _of_policy(kernel: Kernel, policy: RetentionPolicy, now: datetime) -> PolicyVerdict:

@@ -29,6 +29,8 @@ APPLY_TASK = "apps.kernels.tasks.apply_plan"
 PLAN_LIVES = timedelta(hours=24)
 BATCH = 100
 """Items of one transaction: how long the kernels of a plan are locked together."""
+DAYS = ("unused_for_days", "older_than_days", "grace_days", "purge_after_days")
+MAX_DAYS = 36_500
 SETTABLE = frozenset(
     {
         "description", "is_enabled", "match", "metric", "max_share", "max_bytes", "grace_days", "purge_after_days",
@@ -89,6 +91,9 @@ def _check(policy: RetentionPolicy) -> None:
             for message in messages
         ]
         raise Invalid(errors[0].detail, errors=errors) from None
+    for name in DAYS:
+        if (getattr(policy, name) or 0) > MAX_DAYS:
+            raise Invalid(f"is at most {MAX_DAYS}", pointer=f"/{name}", code="max_value")
     if all(getattr(policy, name) is None for name in NAMES):
         raise Invalid(f"set at least one of {', '.join(NAMES)}", pointer=f"/{NAMES[0]}", code="no_criterion")
     if not policy.metric and (policy.metric_below is not None or policy.keep_best is not None):

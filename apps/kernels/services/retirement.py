@@ -19,8 +19,8 @@ from apps.kernels.cache.references import IN_DATABASE, digests_of
 from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
 from apps.kernels.models import Kernel, StorageTier
 from apps.kernels.retention import facts
-from apps.kernels.retention.explaining import purged_at
 from apps.kernels.retention.planning import freed_bytes
+from apps.kernels.retention.purging import purged_at
 from apps.kernels.retention.rules import RETIRABLE, protections
 
 RESTORABLE_FOR = timedelta(days=30)
