@@ -68,16 +68,17 @@ class Step:
     ``promises`` tell what will happen and what will not. ``call`` gets the row, the actor and the form's data.
     ``offered`` tells whether it can do something for a row, so that its button is shown; the service decides whether it
     works. ``foretell`` says what would happen, for a call that cannot be made and rolled back because it reaches
-    beyond the database; it raises what ``call`` would.
+    beyond the database; it raises what ``call`` would, and returns None where the call can be made. ``done`` is what is
+    said afterwards, of the result if it is a function.
     """
 
     title: str
     promises: tuple[str, ...]
-    done: str
+    done: str | Callable[[Any], str]
     call: Callable[[Any, Actor, Mapping[str, Any]], Any]
     form: type[forms.Form] = ReasonForm
     initial: Callable[[Any], Mapping[str, Any]] = lambda row: {}
-    foretell: Callable[[Any, Mapping[str, Any]], tuple[str, ...]] | None = None
+    foretell: Callable[[Any, Mapping[str, Any]], tuple[str, ...] | None] = lambda row, data: None
     offered: Callable[[Any], bool] = lambda row: True
     icon: str = ""
     is_primary: bool = False
@@ -88,6 +89,9 @@ class Step:
     def asks(self) -> bool:
         """Whether it needs answers beside a reason: what would happen is known only with them."""
         return self.form is not ReasonForm
+
+    def said(self, result: Any) -> str:
+        return self.done if isinstance(self.done, str) else self.done(result)
 
     @property
     def variant(self) -> ActionVariant:
@@ -190,7 +194,7 @@ class StepAdmin(ScopedAdmin):
 
     def after_step(self, request: HttpRequest, row: Model, step: Step, result: Any) -> HttpResponse:
         """Back to the row, or to the list if the row is gone."""
-        messages.success(request, f"{row}: {step.done}")
+        messages.success(request, f"{row}: {step.said(result)}")
         return HttpResponseRedirect(self._url_of(row if self._still_there(row) else None))
 
     def take_all(self, request: HttpRequest, rows: QuerySet[Any], step: Step) -> HttpResponse | None:
@@ -216,11 +220,11 @@ class StepAdmin(ScopedAdmin):
     ) -> None:
         try:
             asked.check(row)
-            step.call(row, actor_of(request), data)
+            result = step.call(row, actor_of(request), data)
         except REFUSALS as error:
             messages.error(request, f"{row}: {text_of(error)}")
         else:
-            messages.success(request, f"{row}: {step.done}")
+            messages.success(request, f"{row}: {step.said(result)}")
 
     def _page(
         self,
@@ -234,8 +238,9 @@ class StepAdmin(ScopedAdmin):
     ) -> HttpResponse:
         is_answered = form.is_bound and form.is_valid()
         effects = self._effects(request, step, form, rows) if is_answered or not step.asks else []
-        if row is not None and step.asks and effects and effects[0].error is not None:
-            refuse(form, effects.pop().error)  # at the answer that is wrong
+        if row is not None and step.asks and effects and (error := effects[0].error) is not None:
+            effects.clear()
+            refuse(form, error)  # at the answer that is wrong
         refused = sum(bool(effect.error) for effect in effects)
         page = {
             **self.admin_site.each_context(request),
@@ -296,8 +301,9 @@ def preview(step: Step, rows: Iterable[Any], actor: Actor, answers: Mapping[str,
 
 def _effect(step: Step, row: Any, actor: Actor, answers: Mapping[str, Any]) -> Effect:
     try:
-        if step.foretell is not None:
-            return Effect(row=row, events=step.foretell(row, answers))
+        foretold = step.foretell(row, answers)
+        if foretold is not None:
+            return Effect(row=row, events=foretold)
         events = dry_run(lambda: step.call(row, actor, answers))
     except REFUSALS as error:
         return Effect(row=row, error=error)

@@ -37,7 +37,7 @@ from apps.core.ids import new_id
 from apps.core.lineage import LineageKind
 from apps.kernels import services as kernels
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import KernelAlias, RetentionPlan, RetentionPolicy, StorageTier
+from apps.kernels.models import KernelAlias, KernelChunk, RetentionPlan, RetentionPolicy, StorageTier
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action, Command, DecisionRecord, GraftOutcome, TransitionRecord
 from apps.morphogenesis.settings import RunSettings
@@ -286,6 +286,50 @@ def _(actor: Actor) -> Arranged:
     )
 
 
+@case("blueprints.find_or_submit_version", "blueprint.version_submitted")
+def _(actor: Actor) -> Arranged:
+    blueprint = BlueprintFactory()
+    return (
+        lambda: blueprints.find_or_submit_version(blueprint=blueprint, spec=residual_spec(), actor=actor),
+        lambda submission: submission.version,
+    )
+
+
+@case("blueprints.clone_blueprint", "blueprint.created")
+def _(actor: Actor) -> Arranged:
+    version = BlueprintVersionFactory()
+    return (
+        lambda: blueprints.clone_blueprint(version=version, name="copy", actor=actor),
+        lambda blueprint: blueprint,
+    )
+
+
+@case("blueprints.mutate_version", "blueprint.version_linked")
+def _(actor: Actor) -> Arranged:
+    blueprint = BlueprintFactory(next_number=2)
+    version = BlueprintVersionFactory(blueprint=blueprint, number=1)
+    return (
+        lambda: blueprints.mutate_version(version=version, seed=1, actor=actor),
+        lambda submission: submission.version,
+    )
+
+
+@case("blueprints.cross_versions", "blueprint.version_linked")
+def _(actor: Actor) -> Arranged:
+    left = BlueprintVersionFactory(blueprint=BlueprintFactory(next_number=2), number=1)
+    right = BlueprintVersionFactory()
+    return (
+        lambda: blueprints.cross_versions(left=left, right=right, seed=1, actor=actor),
+        lambda submission: submission.version,
+    )
+
+
+@case("blueprints.link_versions", "blueprint.version_linked")
+def _(actor: Actor) -> Arranged:
+    child, parent = BlueprintVersionFactory(), BlueprintVersionFactory()
+    return lambda: blueprints.link_versions(child=child, parent=parent, kind=LineageKind.DERIVED, actor=actor), child
+
+
 @case("blueprints.load_starter_library", "blueprint.version_submitted")
 def _(actor: Actor) -> Arranged:
     return lambda: blueprints.load_starter_library(actor=actor), lambda versions: versions[-1]
@@ -360,6 +404,13 @@ def outcome_values() -> dict[str, Any]:
         "accuracy_difference": 0.01,
         "mcnemar_p": 0.04,
     }
+
+
+@case("kernels.update_kernel", "kernel.modified")
+def _(actor: Actor) -> Arranged:
+    kernel = KernelFactory(state=KernelState.VALIDATED)
+    until = timezone.now() + timedelta(days=30)
+    return lambda: kernels.update_kernel(kernel=kernel, actor=actor, tags={"arch": "mlp"}, pinned_until=until), kernel
 
 
 @case("kernels.link_kernels", "kernel.linked")
@@ -474,6 +525,13 @@ def _(actor: Actor) -> Arranged:
     past = timezone.now() - timedelta(days=1)
     kernel = KernelFactory(state=KernelState.RETIRED, retired_at=past, purge_after=past)
     return lambda: kernels.purge_kernel(kernel=kernel, actor=actor), kernel
+
+
+@case("kernels.verify_kernel", "kernel.quarantined")
+def _(actor: Actor) -> Arranged:
+    kernel = KernelFactory(state=KernelState.VALIDATED)
+    KernelChunk.objects.filter(blob_id=kernel.digest).update(data=b"other bytes")
+    return lambda: kernels.verify_kernel(kernel=kernel, reason="asked", actor=actor), kernel
 
 
 @case("kernels.change_tier", "kernel.tier_changed")

@@ -25,8 +25,11 @@ WRITE = {
     ("training.trainingrun", "pause"): "runs:write",
     ("training.trainingrun", "resume"): "runs:write",
     ("training.trainingrun", "stop"): "runs:write",
-    ("kernels.kernel", "deprecate"): "library:write",
-    ("kernels.kernel", "quarantine"): "library:write",
+    **{
+        ("kernels.kernel", button): "library:write"
+        for button in ("restore", "set_alias", "move_tier", "verify", "deprecate", "retire", "quarantine")
+    },
+    **{("kernels.kernelalias", button): "library:write" for button in ("protect", "unprotect", "remove")},
     ("blueprints.blueprint", "add"): "library:write",
     ("blueprints.blueprint", "submit_version"): "library:write",
     ("accounts.user", "add"): "accounts:manage",

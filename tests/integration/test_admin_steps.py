@@ -70,16 +70,24 @@ def validated() -> Kernel:
     return factories.KernelFactory(state=KernelState.VALIDATED)
 
 
+def retired() -> Kernel:
+    return factories.KernelFactory(state=KernelState.RETIRED)
+
+
 BUTTONS = {
     "pause": (running, ["run.command"], {"command": Command.PAUSE}),
     "resume": (paused, ["run.command"], {"command": Command.CONTINUE}),
     "stop": (running, ["run.command"], {"command": Command.STOP}),
     "deprecate": (validated, ["kernel.transition"], {"state": KernelState.DEPRECATED}),
     "quarantine": (validated, ["kernel.quarantined"], {"state": KernelState.QUARANTINED}),
+    "retire": (validated, ["kernel.transition", "kernel.retired"], {"state": KernelState.RETIRED}),
+    "restore": (retired, ["kernel.restored"], {"state": KernelState.VALIDATED}),
 }
 SCOPELESS = {"pause": Role.VIEWER, "resume": Role.VIEWER, "stop": Role.VIEWER} | {
     "deprecate": Role.OPERATOR,
     "quarantine": Role.OPERATOR,
+    "retire": Role.OPERATOR,
+    "restore": Role.OPERATOR,
 }
 
 

@@ -11,7 +11,10 @@ from django.urls import URLPattern, URLResolver, reverse
 from apps.accounts.models import Workspace
 from apps.audit.services import record, request_report
 from apps.core.actors import SYSTEM
+from apps.core.lineage import LineageKind
 from apps.kernels.lifecycle import KernelState
+from apps.kernels.models import KernelLineage, KernelVariant
+from apps.kernels.services import set_alias
 from apps.training.lifecycle import RunState
 from tests.support import factories
 
@@ -22,6 +25,7 @@ def make_rows() -> dict[str, Model]:
     run = factories.RunFactory(state=RunState.RUNNING, owner=user)
     seed = factories.SeedFactory(run=run)
     kernel = factories.KernelFactory(state=KernelState.VALIDATED)
+    alias = set_alias(kernel=kernel, name="candidate", actor=SYSTEM)
     rows = [
         user,
         factories.TokenFactory(user=user),
@@ -29,6 +33,12 @@ def make_rows() -> dict[str, Model]:
         kernel.blueprint_version.blueprint,
         kernel.blueprint_version,
         kernel,
+        KernelVariant.objects.create(
+            kernel=kernel, memory_format="channels_last", dtype="bfloat16", digest=kernel.digest, size=kernel.size
+        ),
+        KernelLineage.objects.create(child=kernel, parent=factories.KernelFactory(), kind=LineageKind.DERIVED),
+        alias,
+        alias.periods.get(),
         factories.FieldReportFactory(kernel=kernel, run_id=run.pk),
         factories.CheckpointFactory(run_id=run.pk),
         run,

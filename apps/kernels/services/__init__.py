@@ -14,7 +14,6 @@ from apps.kernels.services.pipeline import (
     process_kernel,
     quarantine_kernel,
     register_kernel,
-    upload_binary,
 )
 from apps.kernels.services.retention import (
     APPLY_TASK,
@@ -27,7 +26,7 @@ from apps.kernels.services.retention import (
 )
 from apps.kernels.services.retirement import purge_kernel, restore_kernel, retire_kernel
 from apps.kernels.services.tiers import change_tier
-from apps.kernels.services.verification import verify_kernel
+from apps.kernels.services.uploads import attach_blob, upload_binary
 from apps.kernels.services.verification import verify_kernel
 
 __all__ = [
@@ -36,6 +35,7 @@ __all__ = [
     "DuplicateContract",
     "apply_plan",
     "approve_plan",
+    "attach_blob",
     "change_tier",
     "create_policy",
     "deprecate_kernel",

@@ -1,0 +1,400 @@
+"""The admin of assets: the queue of kernels that wait for a person, and steps that ask for more than a reason."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.messages import get_messages
+from django.db.models import Model
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.accounts.models import User
+from apps.accounts.roles import Role
+from apps.audit.models import AuditEvent
+from apps.core.actors import SYSTEM
+from apps.kernels import curation_queue, services
+from apps.kernels.cache import KernelStore
+from apps.kernels.lifecycle import KernelState
+from apps.kernels.models import AliasPeriod, Kernel, KernelAlias, KernelChunk, KernelUse, StorageTier
+from tests.support import factories, tables
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/kernels/kernel/"
+YES = {"reason": "because", "confirmed": "1"}
+
+
+@pytest.fixture
+def curator(client: Client) -> User:
+    user = factories.UserFactory(username="cleo", role=Role.CURATOR)
+    client.force_login(user)
+    return user
+
+
+def url_of(row: Model, button: str = "change") -> str:
+    opts = row._meta
+    return reverse(f"admin:{opts.app_label}_{opts.model_name}_{button}", args=[str(row.pk)])
+
+
+def kernel_in(state: str = KernelState.VALIDATED, **values: Any) -> Kernel:
+    return factories.KernelFactory(state=state, **values)
+
+
+def named(kernel: Kernel, name: str = "candidate") -> Kernel:
+    services.set_alias(kernel=kernel, name=name, actor=SYSTEM, reason="test")
+    return kernel
+
+
+def since_login() -> list[str]:
+    return [event.type for event in AuditEvent.objects.exclude(type="access.login").order_by("id")]
+
+
+def messages_of(answer: Any) -> set[str]:
+    return {str(message) for message in get_messages(answer.wsgi_request)}
+
+
+def aged(kernel: Kernel, **ages: timedelta) -> Kernel:
+    Kernel.objects.filter(pk=kernel.pk).update(**{name: timezone.now() - age for name, age in ages.items()})
+    return kernel
+
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+WAITS: dict[str, Callable[[], Kernel]] = {
+    "quarantined": lambda: kernel_in(KernelState.QUARANTINED),
+    "rejected": lambda: kernel_in(KernelState.REJECTED),
+    "risky": lambda: named(kernel_in(risk=0.7, risk_confidence=0.6)),
+    "stalled": lambda: aged(kernel_in(KernelState.REGISTERED), updated_at=2 * HOUR),
+    "unnamed": kernel_in,
+    "deprecated": lambda: kernel_in(KernelState.DEPRECATED),
+    "leaving": lambda: aged(kernel_in(KernelState.RETIRED), purge_after=-DAY),
+}
+
+
+def held_by_a_run(kernel: Kernel) -> Kernel:
+    KernelUse.objects.create(kernel=kernel, run_id=factories.RunFactory().pk)
+    return kernel
+
+
+CALM: dict[str, Callable[[], Kernel]] = {
+    "validated with an alias": lambda: named(kernel_in()),
+    "sibling of one with an alias": lambda: kernel_in(
+        blueprint_version__blueprint=named(kernel_in()).blueprint_version.blueprint
+    ),
+    "risky, but by few outcomes": lambda: named(kernel_in(risk=0.9, risk_confidence=0.2)),
+    "rejected long ago": lambda: aged(kernel_in(KernelState.REJECTED), updated_at=8 * DAY),
+    "registered just now": lambda: kernel_in(KernelState.REGISTERED),
+    "deprecated and held by a run": lambda: held_by_a_run(kernel_in(KernelState.DEPRECATED)),
+    "deprecated under legal hold": lambda: kernel_in(KernelState.DEPRECATED, legal_hold=True),
+    "deprecated and pinned": lambda: kernel_in(KernelState.DEPRECATED, pinned_until=timezone.now() + DAY),
+    "deprecated with an alias": lambda: services.deprecate_kernel(
+        kernel=named(kernel_in()), reason="old", actor=SYSTEM
+    ),
+    "retired with time left": lambda: aged(kernel_in(KernelState.RETIRED), purge_after=-20 * DAY),
+    "purged": lambda: kernel_in(KernelState.PURGED),
+}
+
+
+class TestQueue:
+    def test_the_table_of_cases_knows_every_concern(self) -> None:
+        assert set(WAITS) == set(curation_queue.CONCERNS)
+
+    @pytest.mark.parametrize("concern", WAITS)
+    def test_a_kernel_that_waits_is_in_the_queue_and_says_what_for(
+        self, client: Client, curator: User, concern: str
+    ) -> None:
+        kernel = WAITS[concern]()
+
+        rows = list(client.get(LIST, {"waits": concern}).context["cl"].result_list)
+
+        assert [(row.pk, row.waits_for) for row in rows] == [(kernel.pk, [concern])]
+        assert curation_queue.CONCERNS[concern].title in client.get(url_of(kernel)).content.decode()
+
+    @pytest.mark.parametrize("calm", CALM)
+    def test_a_kernel_that_needs_nobody_is_not(self, client: Client, curator: User, calm: str) -> None:
+        kernel = CALM[calm]()
+
+        rows = client.get(LIST, {"waits": "any"}).context["cl"].result_list
+
+        assert kernel.pk not in {row.pk for row in rows}
+
+    def test_the_list_counts_each_concern_and_leads_to_its_kernels(self, client: Client, curator: User) -> None:
+        for make in WAITS.values():
+            make()
+        WAITS["quarantined"]()
+
+        answer = client.get(LIST)
+
+        counted = {item["concern"].key: item["count"] for item in answer.context["queue"]}
+        assert counted == {**dict.fromkeys(WAITS, 1), "quarantined": 2}
+        assert 'href="?waits=quarantined"' in answer.content.decode()
+
+    def test_all_of_the_queue_is_the_kernels_of_its_concerns(self, client: Client, curator: User) -> None:
+        waiting = {make().pk for make in WAITS.values()}
+        for make in CALM.values():
+            make()
+
+        rows = client.get(LIST, {"waits": "any"}).context["cl"].result_list
+
+        assert {row.pk for row in rows} == waiting
+
+    def test_without_kernels_that_wait_it_says_so(self, client: Client, curator: User) -> None:
+        assert "Nothing does." in client.get(LIST).content.decode()
+
+
+class TestAnswers:
+    """A step that asks for more than a reason is previewed with the answers, and does what was previewed."""
+
+    def test_the_first_page_asks_and_promises_nothing(self, client: Client, curator: User) -> None:
+        answer = client.get(url_of(kernel_in(), "set_alias"))
+
+        assert answer.context["effects"] == []
+        assert not answer.context["can_confirm"]
+        assert list(answer.context["form"].fields) == ["name", "reason"]
+
+    def test_the_preview_shows_what_the_answers_would_do_and_changes_nothing(
+        self, client: Client, curator: User
+    ) -> None:
+        kernel, before = kernel_in(), tables.digests()
+
+        answer = client.post(url_of(kernel, "set_alias"), {"name": "prod", "reason": "good", "preview": "1"})
+
+        (effect,) = answer.context["effects"]
+        assert effect.events[0].startswith("pointed at a kernel the alias")
+        assert answer.context["can_confirm"]
+        assert tables.digests() == before
+
+    def test_what_was_previewed_is_done(self, client: Client, curator: User) -> None:
+        kernel = kernel_in()
+        answers = {"name": "prod", "reason": "good"}
+        page = client.post(url_of(kernel, "set_alias"), {**answers, "preview": "1"}).context
+
+        answer = client.post(
+            url_of(kernel, "set_alias"),
+            {**answers, "confirmed": "1", "answers": page["answers"], "shown": page["shown"]},
+        )
+
+        assert messages_of(answer) == {f"{kernel}: has the alias"}
+        assert KernelAlias.objects.get(name="prod").kernel == kernel
+
+    def test_answers_that_changed_after_the_preview_are_previewed_again(self, client: Client, curator: User) -> None:
+        kernel = kernel_in()
+        page = client.post(url_of(kernel, "set_alias"), {"name": "prod", "reason": "good", "preview": "1"}).context
+
+        answer = client.post(
+            url_of(kernel, "set_alias"),
+            {"name": "candidate", "reason": "good", "confirmed": "1", "answers": page["answers"]},
+        )
+
+        assert len(answer.context["effects"]) == 1
+        assert not KernelAlias.objects.exists()
+
+    def test_another_reason_needs_no_other_preview(self, client: Client, curator: User) -> None:
+        kernel = kernel_in()
+        page = client.post(url_of(kernel, "set_alias"), {"name": "prod", "reason": "good", "preview": "1"}).context
+
+        client.post(
+            url_of(kernel, "set_alias"),
+            {"name": "prod", "reason": "better", "confirmed": "1", "answers": page["answers"]},
+        )
+
+        assert KernelAlias.objects.get().name == "prod"
+
+    @pytest.mark.parametrize("send", ["preview", "confirmed"])
+    def test_a_wrong_answer_is_told_at_its_field(self, client: Client, curator: User, send: str) -> None:
+        answer = client.post(url_of(kernel_in(), "set_alias"), {"name": "Not a name", "reason": "good", send: "1"})
+
+        assert "use lower-case letters" in answer.context["form"].errors["name"][0]
+        assert not answer.context["can_confirm"]
+        assert since_login() == []
+
+    def test_an_answer_that_the_service_refuses_is_told_in_the_preview(self, client: Client, curator: User) -> None:
+        kernel = kernel_in(KernelState.RETIRED)
+
+        answer = client.post(url_of(kernel, "set_alias"), {"name": "prod", "reason": "good", "preview": "1"})
+
+        assert answer.context["form"].non_field_errors() == ["the kernel is RETIRED: no alias may point at it"]
+        assert not answer.context["can_confirm"]
+
+
+class TestStaleRows:
+    def test_a_row_that_changed_since_it_was_shown_is_refused(self, client: Client, curator: User) -> None:
+        kernel = kernel_in()
+        shown = client.get(url_of(kernel, "quarantine")).context["shown"]
+        services.deprecate_kernel(kernel=kernel, reason="old", actor=SYSTEM)
+
+        answer = client.post(url_of(kernel, "quarantine"), {**YES, "shown": shown})
+
+        kernel.refresh_from_db()
+        assert answer.context["form"].non_field_errors() == ["it has changed since this page was shown: look again"]
+        assert kernel.state == KernelState.DEPRECATED
+
+    def test_the_page_that_refuses_shows_the_row_as_it_is_now(self, client: Client, curator: User) -> None:
+        kernel = kernel_in()
+        shown = client.get(url_of(kernel, "quarantine")).context["shown"]
+        services.deprecate_kernel(kernel=kernel, reason="old", actor=SYSTEM)
+
+        page = client.post(url_of(kernel, "quarantine"), {**YES, "shown": shown}).context
+        client.post(url_of(kernel, "quarantine"), {**YES, "shown": page["shown"]})
+
+        kernel.refresh_from_db()
+        assert kernel.state == KernelState.QUARANTINED
+
+    def test_in_a_selection_only_the_row_that_changed_is_left_out(self, client: Client, curator: User) -> None:
+        changed, same = kernel_in(), kernel_in()
+        selection = {"action": "quarantine_selected", "_selected_action": [str(changed.pk), str(same.pk)]}
+        shown = client.post(LIST, selection).context["shown"]
+        services.deprecate_kernel(kernel=changed, reason="old", actor=SYSTEM)
+
+        answer = client.post(LIST, {**selection, **YES, "shown": shown})
+
+        assert messages_of(answer) == {
+            f"{changed}: it has changed since this page was shown: look again",
+            f"{same}: quarantined",
+        }
+
+    def test_a_row_that_is_gone_from_a_selection_is_told(self, client: Client, curator: User) -> None:
+        kernel, other = kernel_in(), kernel_in()
+        selection = {"action": "quarantine_selected", "_selected_action": [str(kernel.pk)]}
+
+        answer = client.post(LIST, {**selection, **YES, "shown": [f"{kernel.pk}:1", f"{other.pk}:1"]})
+
+        assert "1 of those selected are not there any more." in messages_of(answer)
+
+
+class TestSelections:
+    def test_the_preview_counts_what_would_be_taken_and_what_is_left(self, client: Client, curator: User) -> None:
+        rows = [kernel_in(), kernel_in(), kernel_in(KernelState.REJECTED)]
+        selection = {"action": "deprecate_selected", "_selected_action": [str(row.pk) for row in rows]}
+
+        answer = client.post(LIST, selection)
+
+        assert (answer.context["allowed"], answer.context["refused"]) == (2, 1)
+        assert "3 selected: 2 would be taken, 1 left as they are." in answer.content.decode()
+
+    def test_answers_are_asked_once_for_all(self, client: Client, curator: User) -> None:
+        rows = [kernel_in(), kernel_in()]
+        selection = {"action": "move_tier_selected", "_selected_action": [str(row.pk) for row in rows]}
+
+        page = client.post(LIST, selection)
+        previewed = client.post(LIST, {**selection, "tier": "hot", "reason": "busy", "preview": "1"})
+        client.post(LIST, {**selection, "tier": "hot", "reason": "busy", "confirmed": "1"})
+
+        assert page.context["effects"] == []
+        assert [len(effect.events) for effect in previewed.context["effects"]] == [1, 1]
+        assert {row.storage_tier for row in Kernel.objects.all()} == {StorageTier.HOT}
+
+    def test_more_than_a_hundred_are_not_taken_at_once(self, client: Client, curator: User) -> None:
+        version = factories.BlueprintVersionFactory()
+        rows = [kernel_in(KernelState.REGISTERED, blueprint_version=version, bindings={"D": n}) for n in range(101)]
+        answer = client.post(
+            LIST, {"action": "quarantine_selected", "_selected_action": [str(row.pk) for row in rows], **YES}
+        )
+
+        assert messages_of(answer) == {"Select at most 100 at once."}
+        assert since_login() == []
+
+
+class TestVerify:
+    def test_right_bytes_change_nothing(self, client: Client, curator: User) -> None:
+        kernel, before = kernel_in(), tables.beside_the_trail()
+
+        answer = client.post(url_of(kernel, "verify"), YES)
+
+        assert messages_of(answer) == {f"{kernel}: its bytes are right"}
+        assert tables.beside_the_trail() == before
+
+    def test_wrong_bytes_quarantine_the_kernel_by_this_person(self, client: Client, curator: User) -> None:
+        kernel = kernel_in()
+        KernelChunk.objects.filter(blob_id=kernel.digest).update(data=b"x" * 10)
+
+        answer = client.post(url_of(kernel, "verify"), YES)
+
+        kernel.refresh_from_db()
+        assert messages_of(answer) == {f"{kernel}: its bytes are wrong: quarantined"}
+        assert kernel.state == KernelState.QUARANTINED
+        assert since_login() == ["kernel.quarantined"]
+
+    def test_its_preview_reads_nothing(self, client: Client, curator: User, monkeypatch: Any) -> None:
+        monkeypatch.delattr(KernelStore, "verify")
+
+        (effect,) = client.get(url_of(kernel_in(), "verify")).context["effects"]
+
+        assert effect.events[0].startswith("reads 2.0 KiB of sha256")
+
+    def test_a_kernel_without_bytes_is_refused(self, client: Client, curator: User) -> None:
+        (effect,) = client.get(url_of(kernel_in(KernelState.REGISTERED), "verify")).context["effects"]
+
+        assert effect.refusal == "the kernel is REGISTERED and has no bytes"
+
+
+class TestAliases:
+    def test_what_an_alias_pointed_at_stays_in_the_list_of_its_periods(self, client: Client, curator: User) -> None:
+        first = named(kernel_in())
+        second = named(kernel_in(blueprint_version__blueprint=first.blueprint_version.blueprint))
+
+        rows = client.get("/admin/kernels/aliasperiod/").context["cl"].result_list
+
+        assert [(row.kernel, row.ended_at is None) for row in rows] == [(second, True), (first, False)]
+
+    def test_a_protection_is_lifted_with_a_reason_then_the_alias_can_be_taken_away(
+        self, client: Client, curator: User
+    ) -> None:
+        alias = KernelAlias.objects.get(kernel=named(kernel_in(), "prod"))
+
+        client.post(url_of(alias, "unprotect"), YES)
+        client.post(url_of(alias, "remove"), YES)
+
+        alias.refresh_from_db()
+        assert (alias.is_protected, alias.kernel) == (False, None)
+        assert AliasPeriod.objects.get().ended_at is not None
+
+
+class TestRoles:
+    """Viewers see nothing, operators read, curators act."""
+
+    PAGES = ("kernel", "kernelalias", "aliasperiod", "kernelvariant", "kernellineage")
+
+    @pytest.mark.parametrize("page", PAGES)
+    def test_a_viewer_is_not_let_in(self, client: Client, page: str) -> None:
+        client.force_login(factories.UserFactory(role=Role.VIEWER))
+
+        assert client.get(f"/admin/kernels/{page}/", follow=True).status_code == 403
+
+    @pytest.mark.parametrize("page", PAGES)
+    def test_an_operator_reads_and_is_offered_no_button(self, client: Client, page: str) -> None:
+        client.force_login(factories.UserFactory(role=Role.OPERATOR))
+
+        answer = client.get(f"/admin/kernels/{page}/")
+
+        assert answer.status_code == 200
+        assert answer.context["action_form"] is None
+
+    def test_an_operator_sees_a_kernel_without_buttons(self, client: Client) -> None:
+        client.force_login(factories.UserFactory(role=Role.OPERATOR))
+
+        assert client.get(url_of(kernel_in())).context["actions_detail"] == []
+
+    def test_a_curator_is_offered_what_can_be_done_to_a_kernel(self, client: Client, curator: User) -> None:
+        offered = {
+            state: {button["path"].split("/")[-2] for button in _buttons(client, state)}
+            for state in (KernelState.VALIDATED, KernelState.RETIRED, KernelState.PURGED)
+        }
+
+        assert offered[KernelState.VALIDATED] >= {
+            "set_alias",
+            "move_tier",
+            "verify",
+            "deprecate",
+            "retire",
+            "quarantine",
+        }
+        assert "restore" in offered[KernelState.RETIRED]
+        assert "restore" not in offered[KernelState.VALIDATED]
+        assert not offered[KernelState.PURGED] & {"retire", "move_tier", "verify", "quarantine"}
+
+
+def _buttons(client: Client, state: str) -> list[dict[str, Any]]:
+    return list(client.get(url_of(kernel_in(state))).context["actions_detail"])
