@@ -11,8 +11,17 @@ from django.db.models import Avg, Count, Max, Min, Q, QuerySet
 from apps.blueprints.models import Blueprint, BlueprintVersion, VersionLineage
 from apps.core.errors import NotFound
 from apps.core.lineage import Lineage, LineageEdge, Relative, graph
-from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import AliasPeriod, FieldReport, Kernel, KernelAlias, KernelLineage, RetentionPlan, StorageTier
+from apps.kernels.lifecycle import DOWNLOADABLE, KernelState
+from apps.kernels.models import (
+    AliasPeriod,
+    FieldReport,
+    Kernel,
+    KernelAlias,
+    KernelBlob,
+    KernelLineage,
+    RetentionPlan,
+    StorageTier,
+)
 from apps.morphogenesis.lifecycle import SeedState
 
 PENDING = (KernelState.REGISTERED, KernelState.UPLOADED, KernelState.COMPILED, KernelState.BENCHMARKING)
@@ -134,3 +143,19 @@ def _family(edges: type[LineageEdge], start: UUID, rows: QuerySet[Any], depth: i
 
 def retention_plans() -> QuerySet[RetentionPlan]:
     return RetentionPlan.objects.select_related("policy")
+
+
+def blob_for_reuse(digest: str, workspace_id: Any, *, lock: bool = False) -> KernelBlob | None:
+    """The blob, if the database has its bytes and a kernel of the workspace that gives its bytes out refers to it.
+
+    With ``lock`` nobody frees it until the transaction ends; the references are read under the lock.
+    """
+    blobs = KernelBlob.objects.filter(pk=digest, in_database=True, freed_at=None)
+    blob = (blobs.select_for_update() if lock else blobs).first()
+    owners = Kernel.objects.filter(workspace_id=workspace_id, digest=digest, state__in=DOWNLOADABLE)
+    return blob if blob is not None and owners.exists() else None
+
+
+def tier_of(digest: str) -> str:
+    """Where the bytes are read from: "l3" the database, "l4" the object storage."""
+    return "l3" if KernelBlob.objects.filter(pk=digest, in_database=True).exists() else "l4"

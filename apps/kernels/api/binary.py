@@ -1,4 +1,5 @@
-"""`/kernels/{id}/binary`: the bytes of a kernel, streamed chunk by verified chunk, in ranges if asked; and the upload.
+"""`/kernels/{id}/binary`: the bytes of a kernel, streamed chunk by verified chunk, in ranges if asked; and the upload,
+which `/blobs/{sha256}` may spare.
 
 The bytes of a digest never change, so a client keeps them for ever and asks again only to learn that it may (304).
 """
@@ -8,7 +9,8 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
 from uuid import UUID
 
 import structlog
@@ -20,6 +22,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.accounts.models import default_workspace_id
 from apps.core.actors import SYSTEM, actor_of
 from apps.core.api import ApiView
 from apps.core.concurrency import not_modified
@@ -28,7 +31,7 @@ from apps.core.parsers import BinaryParser
 from apps.core.problems import Problem
 from apps.core.ranges import ByteRange, Unsatisfiable, requested
 from apps.kernels import selectors, services
-from apps.kernels.api.serializers import KernelSerializer
+from apps.kernels.api.serializers import BlobSerializer, ExistingBlob, KernelSerializer
 from apps.kernels.cache import CorruptKernel, KernelStore
 from apps.kernels.lifecycle import DOWNLOADABLE
 from apps.kernels.models import CHUNK_BYTES, MAX_KERNEL_BYTES, Kernel
@@ -38,7 +41,8 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/octet-stream"
 CACHE_CONTROL = "private, max-age=31536000, immutable"
-TIER = "l3"
+SPOOL_BYTES = 2 * CHUNK_BYTES
+"""Of an upload, so much is in memory; more of it waits in a temporary file."""
 
 
 class LengthRequired(ServiceError):
@@ -96,13 +100,56 @@ class BinaryView(ApiView):
         """Upload the bytes of a kernel that awaits them. The same bytes again change nothing."""
         kernel: Kernel = self.get_object()
         expected = _expected_digest(request.headers.get("Repr-Digest"))
-        data = _read_body(request)
         before = kernel.digest
-        uploaded = services.upload_binary(kernel=kernel, data=data, actor=actor_of(request), expected_digest=expected)
+        with SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
+            _read_body(request, file)
+            uploaded = services.upload_binary(
+                kernel=kernel, data=file, actor=actor_of(request), expected_digest=expected
+            )
         return self.show(uploaded, KernelSerializer, code=200 if before == uploaded.digest else 201)
 
     def etag(self, thing: Any, data: Any) -> str:
         return _etag(thing)
+
+
+class KernelBlobView(ApiView):
+    """Bytes that are here already, by their digest."""
+
+    serializer_class = KernelSerializer
+    scopes = {"PUT": "library:write"}
+    problems = {"PUT": (415,)}
+
+    def get_queryset(self) -> QuerySet[Kernel]:
+        return selectors.kernels()
+
+    @extend_schema(request=ExistingBlob, responses={200: KernelSerializer, 201: KernelSerializer})
+    def put(self, request: Request, id: UUID) -> Response:
+        """Give a kernel that awaits its bytes those of another kernel, without sending them.
+
+        404 `no_blob` where `GET /blobs/{sha256}` is 404, also when the bytes went meanwhile: upload them.
+        """
+        digest = self.parse(ExistingBlob)["digest"]
+        kernel: Kernel = self.get_object()
+        before = kernel.digest
+        attached = services.attach_blob(kernel=kernel, digest=digest, actor=actor_of(request))
+        return self.show(attached, KernelSerializer, code=200 if before == attached.digest else 201)
+
+    def etag(self, thing: Any, data: Any) -> str:
+        return _etag(thing)
+
+
+class BlobView(ApiView):
+    """Whether bytes need no upload, because a kernel of your workspace has them; 404 otherwise, whoever else has."""
+
+    serializer_class = BlobSerializer
+    scopes = {"GET": "library:read"}
+
+    @extend_schema(responses=BlobSerializer)
+    def get(self, request: Request, digest: str) -> Response:
+        blob = selectors.blob_for_reuse(digest, default_workspace_id())
+        if blob is None:
+            raise NotFound("no kernel of your workspace has these bytes: upload them", code="no_blob")
+        return Response(BlobSerializer(blob).data, headers={"ETag": f'"sha256:{blob.digest}"'})
 
 
 def _etag(kernel: Kernel) -> str:
@@ -124,7 +171,7 @@ def _headers(kernel: Kernel) -> dict[str, str]:
         "Cache-Control": CACHE_CONTROL,
         "Accept-Ranges": "bytes",
         "Repr-Digest": f"sha-256=:{digest}:",  # RFC 9530: of the whole representation, also in a 206
-        "X-Esper-Cache-Tier": TIER,
+        "X-Esper-Cache-Tier": selectors.tier_of(kernel.digest or ""),
         "Content-Disposition": f'attachment; filename="{kernel.name}.safetensors"',
     }
 
@@ -180,14 +227,14 @@ def _hex(value: str) -> str:
     return digest.hex()
 
 
-def _read_body(request: Request) -> bytes:
-    """The body, once its announced length and its safetensors header are known to be within bounds.
+def _read_body(request: Request, file: IO[bytes]) -> None:
+    """Write the body to ``file``, once its announced length and its safetensors header are known to be within bounds.
 
     Raises:
         LengthRequired, PayloadTooLarge, Invalid.
     """
     announced = request.META.get("CONTENT_LENGTH") or ""
-    if not announced.isdigit():
+    if not (announced.isascii() and announced.isdigit()):
         raise LengthRequired("send Content-Length with the number of bytes")
     length = int(announced)
     if length > MAX_KERNEL_BYTES:
@@ -197,7 +244,8 @@ def _read_body(request: Request) -> bytes:
     header = int.from_bytes(start, "little")
     if len(start) < 8 or header > min(MAX_HEADER_BYTES, length - 8):
         raise Invalid("this is not a safetensors file with a header of at most 1 MiB", code="not_safetensors")
-    body = b"".join(chain([start], iter(lambda: stream.read(CHUNK_BYTES), b"")))
-    if len(body) != length:
-        raise Invalid(f"{len(body)} bytes came, {length} were announced", code="truncated")
-    return body
+    file.write(start)
+    while piece := stream.read(CHUNK_BYTES):
+        file.write(piece)
+    if file.tell() != length:
+        raise Invalid(f"{file.tell()} bytes came, {length} were announced", code="truncated")

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.core.validators import RegexValidator
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -146,6 +147,15 @@ class KernelChange(Reason):
     successor = Identifier(
         required=False, allow_null=True, help_text="the VALIDATED kernel of the same contract that replaces it"
     )
+
+
+class BlobSerializer(serializers.Serializer[Any]):
+    digest = serializers.CharField(read_only=True)
+    size = serializers.IntegerField(read_only=True, help_text="bytes")
+
+
+class ExistingBlob(StrictSerializer):
+    digest = Text(max_length=64, validators=[RegexValidator(r"^[0-9a-f]{64}\Z", "is not a sha256 in lower-case hex")])
 
 
 class AliasSerializer(serializers.ModelSerializer[KernelAlias]):

@@ -1,13 +1,16 @@
 from django.urls import path
 
-from apps.kernels.api import aliases, binary, lineage, retention, variants, views
+from apps.kernels.api import aliases, binary, lineage, retention, search, variants, views
 
 urlpatterns = [
     path("kernels", views.KernelListView.as_view()),
+    path("kernels/search", search.KernelSearchView.as_view()),
     path("kernels/<uuid:id>", views.KernelView.as_view()),
     path("kernels/<uuid:id>/deprecate", views.DeprecateView.as_view()),
     path("kernels/<uuid:id>/quarantine", views.QuarantineView.as_view()),
     path("kernels/<uuid:id>/binary", binary.BinaryView.as_view()),
+    path("kernels/<uuid:id>/blob", binary.KernelBlobView.as_view()),
+    path("blobs/<slug:digest>", binary.BlobView.as_view()),
     path("kernels/<uuid:id>/aliases/<slug:name>", aliases.KernelAliasView.as_view()),
     path("kernels/<uuid:id>/lineage", lineage.KernelLineageView.as_view()),
     path("blueprints/<uuid:id>/aliases", aliases.AliasListView.as_view()),

@@ -6,6 +6,8 @@ Faster tiers go in front of it here. ``mover`` moves bytes between the two.
 import hashlib
 from collections.abc import Iterator
 from contextlib import closing
+from io import BytesIO
+from typing import IO
 
 from django.db import transaction
 
@@ -28,18 +30,22 @@ class KernelStore:
         Raises:
             Invalid: no bytes. PayloadTooLarge: more than MAX_KERNEL_BYTES.
         """
-        if not data:
+        return self.put_file(BytesIO(data))
+
+    def put_file(self, file: IO[bytes]) -> str:
+        """As ``put``, of everything in ``file``, one chunk in memory at a time."""
+        digest, size = digest_of(file)
+        if size == 0:
             raise Invalid("a kernel cannot be empty", code="empty")
-        if len(data) > MAX_KERNEL_BYTES:
-            raise PayloadTooLarge(f"a kernel has at most {MAX_KERNEL_BYTES} bytes, not {len(data)}")
-        digest = hashlib.sha256(data).hexdigest()
-        starts = range(0, len(data), CHUNK_BYTES)
+        if size > MAX_KERNEL_BYTES:
+            raise PayloadTooLarge(f"a kernel has at most {MAX_KERNEL_BYTES} bytes, not {size}")
         with transaction.atomic():
             blob, created = KernelBlob.objects.select_for_update().get_or_create(
-                digest=digest, defaults={"size": len(data), "chunk_count": len(starts)}
+                digest=digest, defaults={"size": size, "chunk_count": -(-size // CHUNK_BYTES)}
             )
             if created or not blob.in_database:
-                chunks.write(digest, (data[start : start + CHUNK_BYTES] for start in starts))
+                file.seek(0)
+                chunks.write(digest, iter(lambda: file.read(CHUNK_BYTES), b""))
                 # A blob that was being freed may have lost its copy in L4 already.
                 archived_at = None if blob.freed_at else blob.archived_at
                 KernelBlob.objects.filter(pk=digest).update(in_database=True, freed_at=None, archived_at=archived_at)
@@ -86,6 +92,15 @@ class KernelStore:
         if blob is None:
             raise NotFound(f"there are no bytes with digest {digest}")
         return blob
+
+
+def digest_of(file: IO[bytes]) -> tuple[str, int]:
+    """The sha256 of everything in a file, and its size in bytes."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while piece := file.read(CHUNK_BYTES):
+        digest.update(piece)
+    return digest.hexdigest(), file.tell()
 
 
 def pieces(digest: str, start: int, stop: int) -> Iterator[bytes]:

@@ -3,7 +3,6 @@
 The slow steps (compile, validate) run outside transactions; each state change is one transaction with its audit event.
 """
 
-import hashlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -312,36 +311,6 @@ def _move(
         reason=reason,
         changes=changes,
     )
-
-
-@transaction.atomic
-def upload_binary(*, kernel: Kernel, data: bytes, actor: Actor, expected_digest: str = "") -> Kernel:
-    """Attach an artefact made elsewhere to a registered kernel. It is validated before any run may use it.
-
-    The same bytes again are a no-op.
-
-    Raises:
-        Invalid: the bytes are not what their digest says. Conflict: the kernel has other bytes already.
-    """
-    digest = hashlib.sha256(data).hexdigest()
-    if expected_digest and digest != expected_digest:
-        raise Invalid(f"the body has sha256 {digest}, not {expected_digest}", code="digest_mismatch")
-    if kernel.digest == digest:
-        return kernel
-    if kernel.state != KernelState.REGISTERED:
-        raise Conflict(f"the kernel is {kernel.state} and its bytes are immutable", code="immutable")
-    KernelStore().put(data)
-    uploaded = _move(
-        kernel=kernel,
-        to=KernelState.UPLOADED,
-        actor=actor,
-        reason="uploaded",
-        event="kernel.uploaded",
-        digest=digest,
-        size=len(data),
-    )
-    enqueue_after_commit(COMPILE_TASK, str(kernel.pk))
-    return uploaded
 
 
 def quarantine_kernel(*, kernel: Kernel, reason: str, actor: Actor) -> Kernel:
