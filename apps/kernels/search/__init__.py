@@ -8,7 +8,20 @@ search.run(search.Query(filter=node, page_size=20))     # a page of plain rows
 from apps.kernels.search.fields import FIELDS
 from apps.kernels.search.matching import matching
 from apps.kernels.search.nodes import EVERYTHING, Node
+from apps.kernels.search.running import Page, Query, run
 from apps.kernels.search.text import parse, to_text
 from apps.kernels.search.tree import from_json, to_json
 
-__all__ = ["EVERYTHING", "FIELDS", "Node", "from_json", "matching", "parse", "to_json", "to_text"]
+__all__ = [
+    "EVERYTHING",
+    "FIELDS",
+    "Node",
+    "Page",
+    "Query",
+    "from_json",
+    "matching",
+    "parse",
+    "run",
+    "to_json",
+    "to_text",
+]

@@ -108,10 +108,11 @@ def tag_equality(node: Node) -> str:
 
 
 def _contains(column: str, wanted: Mapping[str, Any]) -> Sql:
-    return Sql(f"{column} @> %s::jsonb", (_json(wanted),))
+    return Sql(f"{column} @> %s::jsonb", (as_json(wanted),))
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """The text of a jsonb value."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
@@ -172,15 +173,15 @@ def _compare_member(field: Field, node: Compare) -> Sql:
     if isinstance(node.value, tuple):
         if field.column == "k.tags":
             return Sql.joined("OR", [_contains("k.tags", {key: value}) for value in node.value])
-        return Sql(f"{member} = ANY (%s::jsonb[])", (key, [_json(value) for value in node.value]))
+        return Sql(f"{member} = ANY (%s::jsonb[])", (key, [as_json(value) for value in node.value]))
     if node.op is Op.LIKE:
         typed = f"jsonb_typeof({member}) = 'string'"
         return Sql(f"{typed} AND ({field.column} ->> %s) LIKE %s ESCAPE ''", (key, key, node.value))
     if node.op is Op.EQ:
         if field.column == "k.tags":
             return _contains("k.tags", {key: node.value})
-        return Sql(f"{member} = %s::jsonb", (key, _json(node.value)))
-    condition = Sql(f"{member} {SIGNS[node.op]} %s::jsonb", (key, _json(node.value)))
+        return Sql(f"{member} = %s::jsonb", (key, as_json(node.value)))
+    condition = Sql(f"{member} {SIGNS[node.op]} %s::jsonb", (key, as_json(node.value)))
     if node.op is Op.NE:
         return condition
     kind = "string" if isinstance(node.value, str) else "number"
@@ -196,7 +197,7 @@ def fits(contract: FitsContract) -> Sql:
     return Sql(
         f"k.state = '{KernelState.VALIDATED}' AND k.compat @> %s::jsonb "
         "AND k.compat -> 'input' = %s::jsonb AND k.compat -> 'output' = %s::jsonb",
-        (_json({"operator": contract.operator, **shapes}), _json(shapes["input"]), _json(shapes["output"])),
+        (as_json({"operator": contract.operator, **shapes}), as_json(shapes["input"]), as_json(shapes["output"])),
     )
 
 

@@ -203,7 +203,7 @@ class _Parser:
         except Invalid as error:
             if error.detail.startswith("position "):
                 raise
-            _fail(token.start, error.detail, code=error.code)
+            return _fail(token.start, error.detail, code=error.code)
 
     def comparison(self) -> Node:
         token = self.take()
@@ -233,7 +233,7 @@ class _Parser:
         try:
             return field_named(name, pointer=POINTER).name
         except Invalid as error:
-            _fail(token.start, error.detail, code=error.code)
+            return _fail(token.start, error.detail, code=error.code)
 
     def values(self) -> tuple[Scalar, ...]:
         self.expect("(", "before the values of in")
@@ -259,7 +259,7 @@ class _Parser:
         if token.word == "null":
             _fail(token.start, "null equals nothing: write has(field) or not has(field)")
         hint = f"; write '{token.text:.60}' for a text" if token.kind == "name" else ""
-        self.wrong(f"a value (text in quotes, a number, true, false, now-7d){hint}")
+        return self.wrong(f"a value (text in quotes, a number, true, false, now-7d){hint}")
 
     # --- Functions, behind their opening parenthesis
 
