@@ -406,6 +406,12 @@ def outcome_values() -> dict[str, Any]:
     }
 
 
+@case("kernels.attach_blob", "kernel.uploaded")
+def _(actor: Actor) -> Arranged:
+    kernel, other = KernelFactory(awaits_upload=True), KernelFactory(state=KernelState.VALIDATED)
+    return lambda: kernels.attach_blob(kernel=kernel, digest=other.digest, actor=actor), kernel
+
+
 @case("kernels.update_kernel", "kernel.modified")
 def _(actor: Actor) -> Arranged:
     kernel = KernelFactory(state=KernelState.VALIDATED)

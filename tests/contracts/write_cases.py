@@ -142,6 +142,12 @@ def _(world: World) -> Call:
     return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={"reason": "the best so far"})
 
 
+@write("PUT /api/v1/kernels/{id}/blob", "kernel.uploaded")
+def _(world: World) -> Call:
+    digest = KernelFactory(state=KernelState.VALIDATED).digest
+    return Call(id=KernelFactory(awaits_upload=True).pk, body={"digest": digest})
+
+
 @write("PATCH /api/v1/kernels/{id}", "kernel.modified")
 def _(world: World) -> Call:
     kernel = KernelFactory(state=KernelState.VALIDATED)

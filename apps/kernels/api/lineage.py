@@ -35,7 +35,7 @@ DEPTH = OpenApiParameter(
 
 class LinkSerializer(serializers.Serializer[Any]):
     child = serializers.UUIDField(read_only=True)
-    parent = serializers.UUIDField(read_only=True)
+    parent = serializers.UUIDField(read_only=True)  # type: ignore[assignment]
     kind = serializers.ChoiceField(choices=KINDS, read_only=True)
     weight = serializers.FloatField(read_only=True)
     run_id = serializers.UUIDField(read_only=True, allow_null=True)
@@ -45,7 +45,7 @@ class KernelEdgeSerializer(serializers.ModelSerializer[KernelLineage]):
     """``weight`` is the share of the child that came from the parent."""
 
     child = serializers.UUIDField(source="child_id", read_only=True)
-    parent = serializers.UUIDField(source="parent_id", read_only=True)
+    parent = serializers.UUIDField(source="parent_id", read_only=True)  # type: ignore[assignment]
     kind = serializers.ChoiceField(choices=KINDS, read_only=True)
 
     class Meta:
@@ -55,7 +55,7 @@ class KernelEdgeSerializer(serializers.ModelSerializer[KernelLineage]):
 
 
 class NewKernelEdge(StrictSerializer):
-    parent = Identifier(help_text="id of the kernel that this one came from")
+    parent = Identifier(help_text="id of the kernel that this one came from")  # type: ignore[assignment]
     kind = serializers.ChoiceField(choices=KINDS)
     weight = Number(required=False, help_text="share of the child that came from the parent: above 0, at most 1")
     run_id = Identifier(required=False, help_text="the run that made it so")
@@ -109,7 +109,7 @@ class KernelLineageView(DetailView):
         return selectors.kernels()
 
     @extend_schema(parameters=[DEPTH])
-    def get(self, request: Request, id: UUID) -> Response:  # type: ignore[override]
+    def get(self, request: Request, id: UUID) -> Response:
         depth = _depth(request.query_params.get("depth"))
         kernel: Kernel = self.get_object()
         version = kernel.blueprint_version
