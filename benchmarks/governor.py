@@ -167,7 +167,7 @@ def record() -> None:
 
 
 def _recorded(task: str, number: int) -> list[tuple[int, float]]:
-    from apps.blueprints.starter import starter_library
+    from apps.blueprints.starter import core_library
     from apps.morphogenesis import library
     from apps.morphogenesis.contracts import reachable_bindings, start_topology
     from apps.morphogenesis.datasets import make_dataset
@@ -202,7 +202,7 @@ def _recorded(task: str, number: int) -> list[tuple[int, float]]:
     governor, events = RecordingGovernor(), library.EventList()
     Trainer(
         settings=settings,
-        kernels=library.InMemoryKernels(starter_library().values(), reachable_bindings(topology, settings)),
+        kernels=library.InMemoryKernels(core_library().values(), reachable_bindings(topology, settings)),
         checkpoints=library.InMemoryCheckpoints(),
         telemetry=events,
         decisions=events,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from apps.blueprints.starter import starter_library
+from apps.blueprints.starter import core_library
 
 QUICK = (("digits", "mlp"), ("spirals", "mlp"))
 FULL = (*QUICK, ("digits", "cnn"))
@@ -22,7 +22,7 @@ def run(quick: bool = False, say: Callable[[str], Any] = print) -> dict[str, Any
     try:
         seeds = experiments.REPORT_SEEDS[: QUICK_SEEDS if quick else FULL_SEEDS]
         cases = [
-            experiments.compare(task, host, starter_library().values(), seeds=seeds, say=say)
+            experiments.compare(task, host, core_library().values(), seeds=seeds, say=say)
             for task, host in (QUICK if quick else FULL)
         ]
     finally:

@@ -19,6 +19,7 @@ app.steps["worker"].add(DjangoStructLogInitStep)
 app.conf.beat_schedule = {
     "recover-orphans": {"task": "apps.training.tasks.recover_orphans", "schedule": settings.ORPHAN_SCAN_SECONDS},
     "dispatch-queued-runs": {"task": "apps.training.tasks.dispatch_queued", "schedule": 15.0},
+    "load-library": {"task": "apps.blueprints.tasks.load_library", "schedule": 60.0},
     "retry-stuck-compiles": {"task": "apps.kernels.tasks.retry_stuck", "schedule": 30.0},
     "grade-kernels": {"task": "apps.kernels.tasks.grade_kernels", "schedule": 300.0},
     "plan-retention": {"task": "apps.kernels.tasks.plan_retention", "schedule": 86_400.0},

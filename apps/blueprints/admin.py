@@ -53,7 +53,7 @@ SUBMIT = Step(
     promises=(
         "The spec is checked, and becomes the next version; a version never changes afterwards.",
         "It is compiled when its first kernel is registered; runs see nothing of it before a kernel is VALIDATED.",
-        "A spec that is a version already is refused.",
+        "A spec that is a version already stays that version: nothing is written.",
     ),
     done="has a new version",
     call=_submit,

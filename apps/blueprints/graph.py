@@ -82,9 +82,9 @@ class Graph:
         return len(self.input_shape)
 
     def flops(self, spatial: tuple[int, int] = (1, 1)) -> int:
-        """Forward FLOPs for one sample of ``spatial`` = (H, W); vectors ignore it."""
-        positions = spatial[0] * spatial[1] if self.rank == 4 else 1
-        return sum(OPS[node.op].flops(node.call, positions) for node in self.nodes)
+        """Forward FLOPs for one sample of ``spatial`` = (H, W); vectors, also those pooled from images, ignore it."""
+        positions = spatial[0] * spatial[1]
+        return sum(OPS[node.op].flops(node.call, positions if node.call.rank == 4 else 1) for node in self.nodes)
 
     def node(self, node_id: str) -> Node:
         """The node of that id. Raises KeyError."""

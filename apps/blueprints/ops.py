@@ -121,9 +121,51 @@ def _conv2d_shape(call: Call) -> Shape:
     return call.inputs[0][0], channels, *call.inputs[0][2:]
 
 
-def _layer_norm_shape(call: Call) -> Shape:
-    _need_rank(call, 2, "layer_norm")
+def _kept(rank: int, what: str) -> Callable[[Call], Shape]:
+    """The shape of an operation that keeps that of its one input, of this rank."""
+
+    def shape(call: Call) -> Shape:
+        _need_rank(call, rank, what)
+        return call.inputs[0]
+
+    return shape
+
+
+def _group_norm_shape(call: Call) -> Shape:
+    _need_rank(call, 4, "group_norm")
+    if call.channels % call.params["groups"]:
+        raise OpError(f"groups={call.params['groups']} does not divide the {call.channels} channels", "groups")
     return call.inputs[0]
+
+
+def _pooled_shape(call: Call) -> Shape:
+    _need_rank(call, 4, "global_avg_pool")
+    return call.inputs[0][:2]
+
+
+def _channel_mul_shape(call: Call) -> Shape:
+    _need_rank(call, 4, "channel_mul")
+    image, factors = call.inputs
+    if factors != image[:2]:
+        raise OpError(f"the second input must be {show_shape(image[:2])}, not {show_shape(factors)}")
+    return image
+
+
+def _attention_shape(call: Call) -> Shape:
+    """Queries and keys of equal shape; as many channels of each as the heads share evenly."""
+    _need_rank(call, 4, "attention")
+    queries, keys, values = call.inputs
+    if queries != keys:
+        raise OpError(f"queries and keys must have equal shapes, not {show_shape(queries)} and {show_shape(keys)}")
+    if len(values) != 4:
+        raise OpError(f"the values must have the shape [N, channels, H, W], not {show_shape(values)}")
+    heads = call.params["heads"]
+    for shape, what in ((queries, "query"), (values, "value")):
+        size = shape[1]
+        assert isinstance(size, int)
+        if size % heads:
+            raise OpError(f"heads={heads} does not divide the {size} {what} channels", "heads")
+    return values
 
 
 def _same_shape(call: Call) -> Shape:
@@ -158,6 +200,10 @@ def _affine_tensors(call: Call) -> dict[str, TensorSpec]:
     return {"weight": TensorSpec(shape=(call.channels,)), "bias": TensorSpec(shape=(call.channels,))}
 
 
+def _weight_tensors(call: Call) -> dict[str, TensorSpec]:
+    return {"weight": TensorSpec(shape=(call.channels,))}
+
+
 def _batch_norm_tensors(call: Call) -> dict[str, TensorSpec]:
     return _affine_tensors(call) | {
         "running_mean": TensorSpec(shape=(call.channels,), trainable=False),
@@ -184,6 +230,19 @@ def _per_element(cost: int) -> Callable[[Call, int], int]:
     return lambda call, positions: cost * call.channels * positions
 
 
+def _avg_pool_flops(call: Call, positions: int) -> int:
+    size: int = call.params["kernel_size"]
+    return size**2 * call.channels * positions
+
+
+def _attention_flops(call: Call, positions: int) -> int:
+    """Both matrix products, and five for each weight: its scaling and the softmax."""
+    values = call.inputs[2][1]
+    assert isinstance(values, int)
+    heads: int = call.params["heads"]
+    return positions**2 * (2 * call.channels + 2 * values + 5 * heads)
+
+
 # When the output is exactly zero at birth
 
 
@@ -197,6 +256,14 @@ def _zero_of_zero(call: Call, inputs: tuple[bool, ...]) -> bool:
 
 def _zero_if_any(call: Call, inputs: tuple[bool, ...]) -> bool:
     return any(inputs)
+
+
+def _zero_scale(call: Call, inputs: tuple[bool, ...]) -> bool:
+    return call.params["init"] == "zeros" or inputs[0]
+
+
+def _zero_values(call: Call, inputs: tuple[bool, ...]) -> bool:
+    return inputs[2]
 
 
 def _never_zero(call: Call, inputs: tuple[bool, ...]) -> bool:
@@ -225,6 +292,7 @@ OPS: Mapping[str, Op] = {
             "out_channels": Param(kind="size", required=True),
             "kernel_size": Param(kind="integer", default=3, maximum=15, odd=True),
             "groups": Param(kind="size", default=1),
+            "dilation": Param(kind="integer", default=1, maximum=8),
             "bias": _BIAS,
             "init": _INIT,
         },
@@ -242,10 +310,54 @@ OPS: Mapping[str, Op] = {
     ),
     "layer_norm": Op(
         title="Layer normalisation over features",
-        shape=_layer_norm_shape,
+        shape=_kept(2, "layer_norm"),
         tensors=_affine_tensors,
         flops=_per_element(8),
         zero=_zero_of_zero,
+    ),
+    "rms_norm": Op(
+        title="Root-mean-square normalisation over features (Zhang and Sennrich, 2019)",
+        shape=_kept(2, "rms_norm"),
+        tensors=_weight_tensors,
+        flops=_per_element(4),
+        zero=_zero_of_zero,
+    ),
+    "group_norm": Op(
+        title="Normalisation over groups of channels and all positions of a sample (Wu and He, 2018)",
+        params={"groups": Param(kind="size", default=1)},
+        shape=_group_norm_shape,
+        tensors=_affine_tensors,
+        flops=_per_element(8),
+        zero=_zero_of_zero,
+    ),
+    "layer_scale": Op(
+        title="One learned factor a feature or channel (LayerScale: Touvron et al., 2021)",
+        params={"init": _INIT},
+        shape=_same_shape,
+        tensors=_weight_tensors,
+        flops=_per_element(1),
+        zero=_zero_scale,
+    ),
+    "avg_pool": Op(
+        title="Mean over a window around each position, stride 1, over what lies inside the image",
+        params={"kernel_size": Param(kind="integer", default=3, minimum=3, maximum=15, odd=True)},
+        shape=_kept(4, "avg_pool"),
+        flops=_avg_pool_flops,
+        zero=_zero_of_zero,
+    ),
+    "global_avg_pool": Op(
+        title="Mean of each channel over all positions",
+        shape=_pooled_shape,
+        flops=_per_element(1),
+        zero=_zero_of_zero,
+    ),
+    "attention": Op(
+        title="Scaled dot-product attention over positions: queries, keys, values (Vaswani et al., 2017)",
+        arity=3,
+        params={"heads": Param(kind="size", default=1)},
+        shape=_attention_shape,
+        flops=_attention_flops,
+        zero=_zero_values,
     ),
     "relu": _activation("Rectified linear unit", 1),
     "gelu": _activation("Gaussian error linear unit", 8),
@@ -254,4 +366,11 @@ OPS: Mapping[str, Op] = {
     "sigmoid": _activation("Logistic function", 4, zero=_never_zero),
     "add": Op(title="Sum of two inputs", arity=2, shape=_same_shape, flops=_per_element(1), zero=_zero_of_zero),
     "mul": Op(title="Product of two inputs", arity=2, shape=_same_shape, flops=_per_element(1), zero=_zero_if_any),
+    "channel_mul": Op(
+        title="Each channel of an image times its own factor",
+        arity=2,
+        shape=_channel_mul_shape,
+        flops=_per_element(1),
+        zero=_zero_if_any,
+    ),
 }

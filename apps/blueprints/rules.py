@@ -59,7 +59,7 @@ def check_widen(graph: Graph) -> None:
         (incoming, "init", "default"),
         (outgoing, "init", "zeros"),
         (outgoing, "bias", False),
-        *((node, "groups", 1) for node in (incoming, outgoing) if node.op == "conv2d"),
+        *((node, field, 1) for node in (incoming, outgoing) if node.op == "conv2d" for field in ("groups", "dilation")),
     ):
         if node.params[field] != wanted:
             raise _not_widen(node, f"needs {field} = {str(wanted).lower()}", f"/params/{field}")

@@ -184,7 +184,8 @@ def graph(edges: type[LineageEdge], starts: Collection[UUID], *, depth: int = MA
     depths = dict.fromkeys(starts, 0)
     for relative, sign in _nearest_first(up, down):
         depths.setdefault(relative.id, sign * relative.depth)
-    links = edges._base_manager.filter(child_id__in=depths.keys(), parent_id__in=depths.keys()).order_by("id")
+    rows: Any = edges._base_manager  # the columns child and parent are the subclasses'
+    links = rows.filter(child_id__in=depths.keys(), parent_id__in=depths.keys()).order_by("id")
     shown = links.values_list("child_id", "parent_id", "kind", "weight", "run_id")[: MAX_EDGES + 1]
     found = [Link(*row) for row in shown]
     return Lineage(

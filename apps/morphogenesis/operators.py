@@ -88,7 +88,8 @@ class Attention(nn.Module):
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         q, k, v = (tensor.flatten(2).unflatten(1, (self.heads, -1)) for tensor in (queries, keys, values))
         weights = (q.transpose(-2, -1) @ k / math.sqrt(q.shape[2])).softmax(-1)
-        return (v @ weights.transpose(-2, -1)).reshape(values.shape)
+        mixed: Tensor = (v @ weights.transpose(-2, -1)).reshape(values.shape)
+        return mixed
 
 
 def _linear(node: Node) -> nn.Module:

@@ -21,7 +21,7 @@ from apps.morphogenesis.seeds import Seed
 from apps.morphogenesis.slots import Mode
 
 SCALES = (1.0, 0.5, 0.25, 0.125, 0.0625)
-LINEAR_OPERATIONS = ("linear", "conv2d")
+LINEAR_OPERATIONS = ("linear", "conv2d", "layer_scale")
 
 
 def fetch(kernels: KernelSource, offer: KernelOffer) -> tuple[Branch, dict[str, Any]] | str:

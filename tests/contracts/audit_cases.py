@@ -330,6 +330,55 @@ def _(actor: Actor) -> Arranged:
     return lambda: blueprints.link_versions(child=child, parent=parent, kind=LineageKind.DERIVED, actor=actor), child
 
 
+@case("blueprints.find_or_submit_version", "blueprint.version_submitted")
+def _(actor: Actor) -> Arranged:
+    blueprint = BlueprintFactory()
+    return (
+        lambda: blueprints.find_or_submit_version(blueprint=blueprint, spec=residual_spec(), actor=actor),
+        lambda submission: submission.version,
+    )
+
+
+@case("blueprints.clone_blueprint", "blueprint.created")
+def _(actor: Actor) -> Arranged:
+    version = BlueprintVersionFactory()
+    return (
+        lambda: blueprints.clone_blueprint(version=version, name="copy", actor=actor),
+        lambda blueprint: blueprint,
+    )
+
+
+@case("blueprints.mutate_version", "blueprint.version_linked")
+def _(actor: Actor) -> Arranged:
+    blueprint = BlueprintFactory(next_number=2)
+    version = BlueprintVersionFactory(blueprint=blueprint, number=1)
+    return (
+        lambda: blueprints.mutate_version(version=version, seed=1, actor=actor),
+        lambda submission: submission.version,
+    )
+
+
+@case("blueprints.cross_versions", "blueprint.version_linked")
+def _(actor: Actor) -> Arranged:
+    left = BlueprintVersionFactory(blueprint=BlueprintFactory(next_number=2), number=1)
+    right = BlueprintVersionFactory()
+    return (
+        lambda: blueprints.cross_versions(left=left, right=right, seed=1, actor=actor),
+        lambda submission: submission.version,
+    )
+
+
+@case("blueprints.link_versions", "blueprint.version_linked")
+def _(actor: Actor) -> Arranged:
+    child, parent = BlueprintVersionFactory(), BlueprintVersionFactory()
+    return lambda: blueprints.link_versions(child=child, parent=parent, kind=LineageKind.DERIVED, actor=actor), child
+
+
+@case("blueprints.load_core_library", "blueprint.version_submitted")
+def _(actor: Actor) -> Arranged:
+    return lambda: blueprints.load_core_library(actor=actor), lambda versions: versions[-1]
+
+
 @case("blueprints.load_starter_library", "blueprint.version_submitted")
 def _(actor: Actor) -> Arranged:
     return lambda: blueprints.load_starter_library(actor=actor), lambda versions: versions[-1]

@@ -14,7 +14,7 @@ from apps.blueprints import services as blueprints
 from apps.blueprints import spec as grammar
 from apps.blueprints.lifecycle import VersionState
 from apps.blueprints.models import BlueprintVersion
-from apps.blueprints.starter import starter_library
+from apps.blueprints.starter import core_library
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict, Invalid, PayloadTooLarge
 from apps.core.ids import new_id
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def version() -> BlueprintVersion:
-    versions = blueprints.load_starter_library(actor=SYSTEM)
+    versions = blueprints.load_core_library(actor=SYSTEM)
     return next(version for version in versions if version.blueprint.name == "residual_mlp")
 
 
@@ -60,10 +60,10 @@ def test_processing_a_validated_kernel_again_changes_nothing(version: BlueprintV
     assert AuditEvent.objects.count() == events
 
 
-def test_the_starter_library_loads_once(version: BlueprintVersion) -> None:
-    again = blueprints.load_starter_library(actor=SYSTEM)
+def test_the_core_library_loads_once(version: BlueprintVersion) -> None:
+    again = blueprints.load_core_library(actor=SYSTEM)
 
-    assert len(again) == len(starter_library()) == BlueprintVersion.objects.count()
+    assert len(again) == len(core_library()) == BlueprintVersion.objects.count()
 
 
 def test_a_contract_has_one_kernel(version: BlueprintVersion) -> None:

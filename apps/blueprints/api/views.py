@@ -22,8 +22,15 @@ from apps.blueprints.api.serializers import (
 from apps.blueprints.filters import BlueprintFilter, BlueprintVersionFilter
 from apps.blueprints.models import Blueprint, BlueprintVersion
 from apps.core.actors import actor_of
-from apps.core.api import ListView
+from apps.core.api import ApiView, ListView
 from apps.core.idempotency import idempotent
+
+
+def show_submission(view: ApiView, submission: services.Submission) -> Response:
+    """201 for a version that was written now, 200 for one that was there."""
+    version, created = submission
+    location = f"/api/v1/blueprints/{version.blueprint_id}/versions/{version.number}"
+    return view.show(version, BlueprintVersionSerializer, code=201 if created else 200, location=location)
 
 
 class BlueprintListView(ListView):
@@ -78,16 +85,15 @@ class VersionListView(ListView):
     def get_queryset(self) -> QuerySet[BlueprintVersion]:
         return BlueprintVersion.objects.select_related("blueprint").filter(blueprint_id=self.kwargs.get("id"))
 
-    @extend_schema(request=NewVersion, responses={201: BlueprintVersionSerializer})
+    @extend_schema(request=NewVersion, responses={200: BlueprintVersionSerializer, 201: BlueprintVersionSerializer})
     @idempotent
     def post(self, request: Request, id: UUID) -> Response:
-        """Append a version. Specs are immutable: a change is a new version."""
+        """Append a version. Specs are immutable: a change is a new version. A spec that is one already: 200 with it."""
         blueprint = get_object_or_404(Blueprint, pk=id)
-        version = services.submit_version(
-            blueprint=blueprint, spec=self.parse(NewVersion)["spec"], actor=actor_of(request)
+        spec = self.parse(NewVersion)["spec"]
+        return show_submission(
+            self, services.find_or_submit_version(blueprint=blueprint, spec=spec, actor=actor_of(request))
         )
-        location = f"/api/v1/blueprints/{blueprint.pk}/versions/{version.number}"
-        return self.show(version, BlueprintVersionSerializer, code=201, location=location)
 
 
 class VersionView(PastView):

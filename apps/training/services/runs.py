@@ -11,7 +11,7 @@ from apps.audit import services as audit
 from apps.audit.transitions import move
 from apps.audit.watched import image
 from apps.blueprints.models import BlueprintVersion
-from apps.blueprints.services import load_starter_library
+from apps.blueprints.services import load_core_library
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, Invalid
 from apps.core.queue import enqueue_after_commit
@@ -151,8 +151,8 @@ def _insert(run: TrainingRun, actor: Actor) -> TrainingRun:
 
 
 def ensure_library(*, settings: RunSettings, actor: Actor) -> list[Kernel]:
-    """Every starter kernel that a run with these settings can germinate, registered for compilation if it is new."""
-    versions = load_starter_library(actor=actor)
+    """Every core kernel that a run with these settings can germinate, registered for compilation if it is new."""
+    versions = load_core_library(actor=actor)
     return [
         ensure_kernel(version=version, bindings=binding.symbols, actor=actor)
         for binding in wanted_bindings(settings)

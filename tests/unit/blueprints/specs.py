@@ -5,7 +5,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-UNARY = ("batch_norm", "layer_norm", "relu", "gelu", "silu", "tanh", "sigmoid")
+UNARY = ("batch_norm", "layer_scale", "relu", "gelu", "silu", "tanh", "sigmoid")
+UNARY_OF = {"vector": (*UNARY, "layer_norm", "rms_norm"), "image": (*UNARY, "group_norm", "avg_pool")}
 
 
 def residual() -> dict[str, Any]:
@@ -71,12 +72,16 @@ def residual_specs(draw: st.DrawFn) -> dict[str, Any]:
     width = draw(st.integers(1, 4)) * 2
     builder = _Builder(image=image, symbols={"D": width, "H": 2})
     for _ in range(draw(st.integers(1, 6))):
-        kind = draw(st.sampled_from(["layer", "unary", "join"]))
+        kind = draw(st.sampled_from(["layer", "unary", "join", *(["mixing", "gating"] if image else [])]))
         if kind == "layer":
             builder.add_layer(draw(builder.value()), draw(st.sampled_from(["D", "H", 4])), draw(builder.layer_params()))
         elif kind == "unary":
-            ops = [op for op in UNARY if not (image and op == "layer_norm")]
+            ops = UNARY_OF["image" if image else "vector"]
             builder.add(draw(st.sampled_from(ops)), [draw(builder.value())])
+        elif kind == "mixing":
+            builder.add_attention(draw(builder.value()), draw(builder.value()))
+        elif kind == "gating":
+            builder.add_gate(draw(builder.value()))
         else:
             left = draw(builder.value())
             equal = [name for name, size in builder.sizes.items() if size == builder.sizes[left]]
@@ -96,12 +101,27 @@ class _Builder:
     def layer_params(self) -> st.SearchStrategy[dict[str, Any]]:
         optional: dict[str, Any] = {"bias": st.booleans(), "init": st.sampled_from(["default", "zeros"])}
         if self.image:
-            optional |= {"kernel_size": st.sampled_from([1, 3]), "groups": st.sampled_from([1, 2])}
+            optional |= {
+                "kernel_size": st.sampled_from([1, 3]),
+                "groups": st.sampled_from([1, 2]),
+                "dilation": st.sampled_from([1, 2]),
+            }
         return st.fixed_dictionaries({}, optional=optional)
 
     def add_layer(self, source: str, size: int | str, params: dict[str, Any]) -> str:
         op, field = ("conv2d", "out_channels") if self.image else ("linear", "out_features")
         return self.add(op, [source], self.symbols.get(str(size), size), params={field: size, **params})
+
+    def add_attention(self, source: str, values: str) -> str:
+        heads = 2 if self.sizes[source] % 2 == 0 and self.sizes[values] % 2 == 0 else 1
+        return self.add("attention", [source, source, values], self.sizes[values], params={"heads": heads})
+
+    def add_gate(self, source: str) -> str:
+        """Squeeze and excite; the pooled vectors stay out of what is drawn from."""
+        pooled = self.add("global_avg_pool", [source])
+        gate = self.add("sigmoid", [pooled])
+        del self.sizes[pooled], self.sizes[gate]
+        return self.add("channel_mul", [source, gate])
 
     def add(self, op: str, inputs: list[str], size: Any = None, **fields: Any) -> str:
         node_id = f"n{len(self.nodes)}"

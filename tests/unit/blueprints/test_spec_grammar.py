@@ -39,7 +39,14 @@ def test_nodes_may_come_in_any_order() -> None:
 
 def test_missing_parameters_take_their_defaults() -> None:
     conv = parse(widen_conv()).node("incoming")
-    assert conv.params == {"out_channels": 2, "kernel_size": 3, "groups": 1, "bias": False, "init": "default"}
+    assert conv.params == {
+        "out_channels": 2,
+        "kernel_size": 3,
+        "groups": 1,
+        "dilation": 1,
+        "bias": False,
+        "init": "default",
+    }
 
 
 def test_flops_count_a_multiply_add_as_two_and_scale_with_the_image() -> None:
@@ -189,6 +196,59 @@ def test_kernel_sizes_are_odd() -> None:
     assert (error.pointer, error.code) == ("/nodes/0/params/kernel_size", "range")
 
 
+IMAGE_SPEC: Spec = {
+    "version": 1,
+    "operator": "residual",
+    "input": ["N", 6, "H", "W"],
+    "nodes": [
+        {"id": "pool", "op": "global_avg_pool", "inputs": ["input"]},
+        {"id": "gate", "op": "sigmoid", "inputs": ["pool"]},
+        {"id": "mixed", "op": "attention", "inputs": ["input", "input", "input"], "params": {"heads": 3}},
+        {"id": "norm", "op": "group_norm", "inputs": ["mixed"], "params": {"groups": 2}},
+        {"id": "gated", "op": "channel_mul", "inputs": ["norm", "gate"]},
+        {"id": "scale", "op": "layer_scale", "inputs": ["gated"], "params": {"init": "zeros"}},
+    ],
+    "output": "scale",
+}
+
+
+class TestImageOperations:
+    def test_pooling_gives_a_vector_that_gates_channels(self) -> None:
+        graph = parse(IMAGE_SPEC)
+        assert graph.node("pool").output_shape == ("N", 6)
+        assert graph.output_shape == ("N", 6, "H", "W")
+
+    def test_what_acts_on_a_pooled_vector_costs_the_same_at_any_size_of_the_image(self) -> None:
+        per_image = 6 * 16 + 16**2 * (4 * 6 + 5 * 3) + 6 * 16 * (8 + 1 + 1)
+        assert parse(IMAGE_SPEC).flops((4, 4)) == per_image + 4 * 6
+
+    @pytest.mark.parametrize(
+        ("index", "changes", "pointer", "words"),
+        [
+            (2, {"params": {"heads": 4}}, "/nodes/2/params/heads", "heads=4 does not divide the 6 query channels"),
+            (2, {"inputs": ["input", "input", "pool"]}, "/nodes/2/inputs", "node 'mixed'"),
+            (2, {"inputs": ["pool", "input", "input"]}, "/nodes/2/inputs", "attention needs an input of shape"),
+            (3, {"params": {"groups": 4}}, "/nodes/3/params/groups", "groups=4 does not divide the 6 channels"),
+            (4, {"inputs": ["norm", "input"]}, "/nodes/4/inputs", "second input must be [N, 6], not [N, 6, H, W]"),
+            (4, {"inputs": ["gate", "pool"]}, "/nodes/4/inputs", "channel_mul needs an input of shape"),
+            (0, {"op": "rms_norm"}, "/nodes/0/inputs", "rms_norm needs an input of shape [N, features]"),
+            (3, {"op": "avg_pool", "params": {"kernel_size": 1}}, "/nodes/3/params/kernel_size", "from 3 to 15"),
+        ],
+    )
+    def test_a_wrong_use_names_the_node_and_the_field(
+        self, index: int, changes: Spec, pointer: str, words: str
+    ) -> None:
+        error = error_of(with_node(IMAGE_SPEC, index, **changes))
+        assert error.pointer == pointer
+        assert error.node == IMAGE_SPEC["nodes"][index]["id"]
+        assert words in str(error)
+
+    def test_a_product_by_a_zero_gate_and_an_average_of_zero_values_are_zero(self) -> None:
+        zero = {"id": "zero", "op": "layer_scale", "inputs": ["input"], "params": {"init": "zeros"}}
+        mixed = {"id": "mixed", "op": "attention", "inputs": ["input", "input", "zero"]}
+        assert parse({**IMAGE_SPEC, "nodes": [zero, mixed], "output": "mixed"})
+
+
 class TestLimits:
     def test_nodes(self) -> None:
         spec = chain(*["relu"] * (grammar.MAX_NODES - 1))
@@ -258,6 +318,12 @@ class TestWiden:
         [
             (0, {"params": {"out_channels": 2, "init": "zeros"}}, "/nodes/0/params/init", "init = default"),
             (0, {"params": {"out_channels": 3, "groups": 3}}, "/nodes/0/params/groups", "groups = 1"),
+            (
+                0,
+                {"params": {"out_channels": 2, "bias": False, "dilation": 2}},
+                "/nodes/0/params/dilation",
+                "dilation = 1",
+            ),
             (0, {"op": "batch_norm", "params": None}, "/nodes/0/op", "linear or conv2d"),
             (1, {"op": "relu"}, "/nodes/1/op", "must be a batch_norm"),
             (2, {"op": "batch_norm"}, "/nodes/2/op", "must be an activation (relu"),

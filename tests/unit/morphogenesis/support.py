@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from apps.blueprints.starter import starter_library
+from apps.blueprints.starter import core_library
 from apps.morphogenesis.contracts import wanted_bindings
 from apps.morphogenesis.datasets import Dataset, load
 from apps.morphogenesis.governor import Governor
@@ -51,7 +51,7 @@ def quick_settings(**changes: Any) -> RunSettings:
 def kernels(settings: RunSettings, operators: Iterable[str] = ("widen", "residual")) -> InMemoryKernels:
     """Starter kernels of these operators for every contract of the run."""
     bindings = [binding for binding in wanted_bindings(settings) if binding.operator in operators]
-    return InMemoryKernels(starter_library().values(), bindings)
+    return InMemoryKernels(core_library().values(), bindings)
 
 
 class Run:

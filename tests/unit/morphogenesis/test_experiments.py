@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from apps.blueprints.starter import starter_library
+from apps.blueprints.starter import core_library
 from apps.morphogenesis.experiments import (
     ARMS,
     REPORT_SEEDS,
@@ -89,7 +89,7 @@ def test_a_comparison_runs_each_arm_on_each_seed_and_gives_the_control_the_grown
     found = compare(
         "spirals",
         "mlp",
-        starter_library().values(),
+        core_library().values(),
         seeds=(2000, 2001),
         overrides={"epochs": 6, "growth": {"window_start": 0.0, "forced_at": 0.1, "deadline": 0.5}},
     )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from apps.blueprints.starter import starter_library
+from apps.blueprints.starter import core_library
 from apps.morphogenesis.contracts import Binding
 from apps.morphogenesis.export import export
 from apps.morphogenesis.hosts import Host, initialise, place_slots
@@ -15,7 +15,7 @@ from tests.unit.morphogenesis.support import quick_settings, tiny_digits
 from tests.unit.morphogenesis.test_resume import CommandAt
 
 KERNELS = InMemoryKernels(
-    starter_library().values(),
+    core_library().values(),
     [
         Binding.of("widen", "linear", FAN_IN=64, UNITS=5, FAN_OUT=5),
         Binding.of("residual", "linear", D=5, H=5),

@@ -1,7 +1,7 @@
-"""Writing blueprints: the design first, then immutable versions of its spec."""
+"""The design first, then immutable versions of its spec."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from django.db import transaction
 from django.db.models import F
@@ -13,9 +13,9 @@ from apps.audit.watched import image
 from apps.blueprints import spec as grammar
 from apps.blueprints.lifecycle import VERSION_LIFECYCLE, VersionState
 from apps.blueprints.models import Blueprint, BlueprintVersion
-from apps.blueprints.starter import starter_library
+from apps.blueprints.starter import core_library, starter_digests, starter_library
 from apps.core.actors import Actor
-from apps.core.errors import Conflict, Invalid
+from apps.core.errors import Invalid
 from apps.core.flat import flat_object
 
 
@@ -79,37 +79,50 @@ def update_blueprint(
     return blueprint
 
 
-@transaction.atomic
-def submit_version(*, blueprint: Blueprint, spec: Mapping[str, Any], actor: Actor) -> BlueprintVersion:
-    """Check ``spec`` and append it as the next version, ready to be compiled.
+class Submission(NamedTuple):
+    """A version, and whether it was written now: False when its spec was a version of the blueprint already."""
 
-    Numbers come from the database (``UPDATE ... RETURNING``), so concurrent writers get contiguous ones.
+    version: BlueprintVersion
+    created: bool
+
+
+def submit_version(*, blueprint: Blueprint, spec: Mapping[str, Any], actor: Actor) -> BlueprintVersion:
+    """The version of the blueprint with this spec, appended now if there is none (see ``find_or_submit_version``)."""
+    return find_or_submit_version(blueprint=blueprint, spec=spec, actor=actor).version
+
+
+@transaction.atomic
+def find_or_submit_version(*, blueprint: Blueprint, spec: Mapping[str, Any], actor: Actor) -> Submission:
+    """Check ``spec`` and append it as the next version, ready to be compiled. A spec that is one already stays that.
+
+    The blueprint's row is locked and holds the next number, so concurrent writers get contiguous ones.
 
     Raises:
-        Invalid: the spec is malformed; the error's pointer names the place. Conflict: this spec is a version already.
+        Invalid: the spec is malformed; the error's pointer names the place.
     """
     try:
         graph = grammar.parse(spec)
+        digest = grammar.digest(spec)
     except grammar.SpecError as error:
         raise Invalid(str(error), code=error.code, pointer=f"/spec{error.pointer}") from error
-    Blueprint.objects.filter(pk=blueprint.pk).update(next_number=F("next_number") + 1)
-    blueprint.refresh_from_db(fields=["next_number"])
-    digest = grammar.digest(spec)
-    twin = blueprint.versions.filter(digest=digest).first()
+    blueprint = Blueprint.objects.select_for_update().get(pk=blueprint.pk)
+    twin = blueprint.versions.select_related("blueprint").filter(digest=digest).first()
     if twin is not None:
-        raise Conflict(f"this spec is version {twin.number} of {blueprint.name} already", code="duplicate_spec")
+        return Submission(twin, created=False)
     version = BlueprintVersion(
         blueprint=blueprint,
-        number=blueprint.next_number - 1,
+        number=blueprint.next_number,
         spec=dict(spec),
         digest=digest,
         operator=graph.operator,
         parameters=graph.parameters,
     )
     version.full_clean()
+    Blueprint.objects.filter(pk=blueprint.pk).update(next_number=F("next_number") + 1)
     version.save(force_insert=True)
     audit.record(type="blueprint.version_submitted", subject=version, actor=actor, after=image(version))
-    return move_version(version=version, to=VersionState.SUBMITTED, actor=actor, reason="submitted")
+    submitted = move_version(version=version, to=VersionState.SUBMITTED, actor=actor, reason="submitted")
+    return Submission(submitted, created=True)
 
 
 def move_version(*, version: BlueprintVersion, to: VersionState, actor: Actor, reason: str) -> BlueprintVersion:
@@ -123,9 +136,23 @@ def move_version(*, version: BlueprintVersion, to: VersionState, actor: Actor, r
     )
 
 
+def load_core_library(*, actor: Actor) -> list[BlueprintVersion]:
+    """The blueprints that runs grow by default, each with its current spec as a version. What is there stays."""
+    return _load(core_library(), actor)
+
+
 def load_starter_library(*, actor: Actor) -> list[BlueprintVersion]:
-    """The curated starter blueprints, each with its current spec as a version. What is there already is left alone."""
-    return [_starter_version(name, actor) for name in starter_library()]
+    """The same of every curated starter blueprint, core ones first."""
+    return _load(starter_library(), actor)
+
+
+def _load(names: Iterable[str], actor: Actor) -> list[BlueprintVersion]:
+    digests = {name: starter_digests()[name] for name in names}
+    known = BlueprintVersion.objects.select_related("blueprint").filter(
+        blueprint__workspace=default_workspace_id(), blueprint__name__in=digests, digest__in=digests.values()
+    )
+    there = {(version.blueprint.name, version.digest): version for version in known}
+    return [there.get(key) or _starter_version(key[0], actor) for key in digests.items()]
 
 
 @transaction.atomic
@@ -135,5 +162,4 @@ def _starter_version(name: str, actor: Actor) -> BlueprintVersion:
     blueprint = Blueprint.objects.filter(workspace=workspace, name=name).first() or create_blueprint(
         name=name, title=starter.title, card=starter.card, tags=starter.tags, actor=actor, workspace=workspace
     )
-    existing = blueprint.versions.filter(digest=grammar.digest(starter.spec)).first()
-    return existing or submit_version(blueprint=blueprint, spec=starter.spec, actor=actor)
+    return submit_version(blueprint=blueprint, spec=starter.spec, actor=actor)
