@@ -40,7 +40,7 @@ class Kernel(WorkspaceOwned):
 
     blueprint_version = models.ForeignKey(BlueprintVersion, on_delete=models.PROTECT, related_name="kernels")
     name = models.CharField(max_length=160, editable=False)
-    bindings = models.JSONField(default=dict)
+    bindings = models.JSONField(default=dict, blank=True)
     """Symbol -> size: what the blueprint's free dimensions are bound to."""
     digest = models.CharField(max_length=64, null=True, editable=False)  # noqa: DJ001 - NULL until there are bytes
     size = models.BigIntegerField(null=True, editable=False)
