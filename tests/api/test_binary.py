@@ -3,13 +3,20 @@
 import hashlib
 import io
 import random
+import tracemalloc
 from base64 import b64encode
 from typing import Any
 
 import pytest
+from django.test import TestCase
+from django.utils import timezone
 
+from apps.accounts.models import Workspace
+from apps.core.actors import SYSTEM
+from apps.core.errors import NotFound, Unavailable
+from apps.kernels import selectors, services
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import CHUNK_BYTES, MAX_KERNEL_BYTES, Kernel, KernelBlob, KernelChunk
+from apps.kernels.models import CHUNK_BYTES, MAX_KERNEL_BYTES, Kernel, KernelBlob, KernelChunk, StorageTier
 from tests.api.conftest import Caller
 from tests.support.factories import KernelFactory
 from tests.support.problems import assert_problem
@@ -103,6 +110,81 @@ def test_a_corrupt_kernel_is_quarantined_instead_of_sent(admin: Caller, kernel: 
     assert Kernel.objects.get(pk=kernel.pk).state == KernelState.QUARANTINED
 
 
+def test_bytes_that_turn_out_corrupt_on_the_way_break_off_and_are_never_sent_wrong(
+    admin: Caller, kernel: Kernel
+) -> None:
+    """The status line is out: all that can be done is to end before the announced length."""
+    big = random.Random(12).randbytes(CHUNK_BYTES * 9)
+    kernel = KernelFactory(state=KernelState.VALIDATED, data=big)
+    KernelChunk.objects.filter(blob_id=kernel.digest, index=8).update(data=b"\0" * CHUNK_BYTES)
+
+    response = admin.get(path_of(kernel))
+    sent = []
+    with pytest.raises(Unavailable):
+        sent.extend(response.streaming_content)
+
+    assert (response.status_code, response["Content-Length"]) == (200, str(len(big)))
+    assert b"".join(sent) == big[: CHUNK_BYTES * 8]
+    assert Kernel.objects.get(pk=kernel.pk).state == KernelState.QUARANTINED
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "bytes=5-2",
+        "bytes=-",
+        "bytes=abc-def",
+        "bytes=0-1,5-9",
+        "items=0-1",
+        "bytes=0x10-0x20",
+        "bytes=\u0661-\u0662",
+        "bytes=" + "9" * 400 + "-",
+        "bytes 0-1",
+        "",
+    ],
+)
+def test_a_range_that_is_none_means_everything(admin: Caller, kernel: Kernel, header: str) -> None:
+    response = admin.get(path_of(kernel), headers={"Range": header})
+
+    assert (response.status_code, body_of(response)) == (200, DATA)
+
+
+@pytest.mark.parametrize("header", [f"bytes={len(DATA)}-", "bytes=-0", f"bytes={10**17}-{10**17 + 1}"])
+def test_a_range_outside_says_how_many_bytes_there_are(admin: Caller, kernel: Kernel, header: str) -> None:
+    response = admin.get(path_of(kernel), headers={"Range": header})
+
+    assert_problem(response, 416, "range")
+    assert response["Content-Range"] == f"bytes */{len(DATA)}"
+
+
+def test_a_range_of_another_version_is_everything(admin: Caller, kernel: Kernel) -> None:
+    etag = admin.get(path_of(kernel))["ETag"]
+
+    def status(if_range: str) -> int:
+        headers = {"Range": "bytes=0-1", "If-Range": if_range}
+        return int(admin.get(path_of(kernel), headers=headers).status_code)
+
+    assert status(etag) == 206
+    assert [status(other) for other in (f"W/{etag}", '"other"', "Wed, 21 Oct 2015 07:28:00 GMT")] == [200] * 3
+
+
+def test_what_the_client_has_comes_before_the_range_it_asks_for(admin: Caller, kernel: Kernel) -> None:
+    etag = admin.get(path_of(kernel))["ETag"]
+
+    for condition in (etag, f"W/{etag}", "*", f'"other", {etag}'):
+        headers = {"If-None-Match": condition, "Range": "bytes=0-1"}
+        assert admin.get(path_of(kernel), headers=headers).status_code == 304
+
+
+def test_the_tier_is_the_one_that_the_bytes_come_from(admin: Caller, kernel: Kernel) -> None:
+    with TestCase.captureOnCommitCallbacks(execute=True):
+        services.change_tier(kernel=kernel, tier=StorageTier.COLD, actor=SYSTEM, reason="space")
+
+    response = admin.get(path_of(kernel))
+
+    assert (response["X-Esper-Cache-Tier"], body_of(response)) == ("l4", DATA)
+
+
 # --- Upload
 
 
@@ -183,3 +265,91 @@ def test_a_body_that_breaks_off_is_refused(admin: Caller, waiting: Kernel) -> No
 
     assert_problem(response, 400, "truncated")
     assert not KernelBlob.objects.exists()
+
+
+@pytest.mark.parametrize("announced", ["", "-1"])
+def test_an_upload_of_unknown_length_is_refused(admin: Caller, waiting: Kernel, announced: str) -> None:
+    response = admin.generic(
+        "PUT", path_of(waiting), SAFE, content_type="application/octet-stream", CONTENT_LENGTH=announced
+    )
+
+    assert_problem(response, 411, "length_required")
+
+
+def test_an_upload_is_never_in_memory_as_a_whole(admin: Caller, waiting: Kernel) -> None:
+    data = SAFE + random.Random(13).randbytes(16 * 2**20)
+    body = {"wsgi.input": io.BytesIO(data), "CONTENT_LENGTH": str(len(data))}
+    tracemalloc.start()
+    try:
+        response = admin.generic("PUT", path_of(waiting), content_type="application/octet-stream", **body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert response.status_code == 201
+    assert peak < 8 * 2**20
+
+
+# --- By digest, without an upload
+
+
+def attach(client: Caller, kernel: Kernel, digest: Any) -> Any:
+    return client.put(f"/api/v1/kernels/{kernel.pk}/blob", {"digest": digest})
+
+
+def test_bytes_that_the_workspace_has_need_no_upload(admin: Caller, kernel: Kernel, waiting: Kernel) -> None:
+    blob = admin.get(f"/api/v1/blobs/{kernel.digest}")
+    head = admin.head(f"/api/v1/blobs/{kernel.digest}")
+    first, again = attach(admin, waiting, kernel.digest), attach(admin, waiting, kernel.digest)
+
+    assert (head.status_code, head.content) == (200, b"")
+    assert blob.json() == {"digest": kernel.digest, "size": len(DATA)}
+    assert (first.status_code, first.json()["state"], again.status_code) == (201, "UPLOADED", 200)
+    assert (first.json()["size"], first["ETag"]) == (len(DATA), blob["ETag"])
+    assert body_of(admin.get(path_of(waiting))) == DATA
+
+
+def elsewhere(kernel: Kernel) -> None:
+    Kernel.objects.filter(pk=kernel.pk).update(workspace=Workspace.objects.create(name="elsewhere"))
+
+
+def quarantined(kernel: Kernel) -> None:
+    Kernel.objects.filter(pk=kernel.pk).update(state=KernelState.QUARANTINED)
+
+
+def freed(kernel: Kernel) -> None:
+    KernelBlob.objects.filter(pk=kernel.digest).update(freed_at=timezone.now())
+
+
+@pytest.mark.parametrize("lost", [elsewhere, quarantined, freed])
+def test_bytes_that_the_workspace_has_not_are_as_unknown_ones(
+    admin: Caller, kernel: Kernel, waiting: Kernel, lost: Any
+) -> None:
+    lost(kernel)
+
+    known, unknown = (admin.get(f"/api/v1/blobs/{digest}") for digest in (kernel.digest, "0" * 64))
+
+    assert_problem(known, 404, "no_blob")
+    assert {**known.json(), "request_id": ""} == {**unknown.json(), "request_id": ""}
+    assert_problem(attach(admin, waiting, kernel.digest), 404, "no_blob")
+    assert Kernel.objects.get(pk=waiting.pk).state == KernelState.REGISTERED
+
+
+def test_a_kernel_that_has_bytes_takes_no_others(admin: Caller, kernel: Kernel) -> None:
+    other = KernelFactory(state=KernelState.VALIDATED)
+
+    assert_problem(attach(admin, kernel, other.digest), 409, "immutable")
+
+
+@pytest.mark.parametrize("digest", ["x", "0" * 63, "A" * 64, 7, None, ""])
+def test_a_digest_that_is_none_is_named(admin: Caller, waiting: Kernel, digest: Any) -> None:
+    assert_problem(attach(admin, waiting, digest), 400, "", "/digest")
+
+
+def test_a_blob_is_freed_or_attached_and_never_both(admin: Caller, kernel: Kernel, waiting: Kernel) -> None:
+    """What was looked up a moment ago is looked up again under the lock."""
+    assert selectors.blob_for_reuse(kernel.digest or "", kernel.workspace_id) is not None
+    freed(kernel)
+
+    with pytest.raises(NotFound):
+        services.attach_blob(kernel=waiting, digest=kernel.digest or "", actor=SYSTEM)

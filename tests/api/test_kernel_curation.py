@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from apps.audit.models import AuditEvent
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import Kernel
+from apps.kernels.models import Kernel, TagKey, TagType
 from tests.api.conftest import Caller
 from tests.support.factories import FieldReportFactory, KernelFactory
 from tests.support.problems import assert_problem
@@ -97,6 +97,14 @@ def test_a_wrong_value_names_its_field_and_writes_nothing(
 ) -> None:
     assert_problem(patch(admin, kernel, body), 400, "", pointer)
     assert Kernel.objects.get(pk=kernel.pk).row_version == kernel.row_version
+
+
+def test_a_tag_is_as_it_was_declared(admin: Caller, kernel: Kernel) -> None:
+    TagKey.objects.create(name="arch", type=TagType.TEXT, choices=["mlp", "conv"])
+
+    assert_problem(patch(admin, kernel, {"tags": {"arch": 7}}), 400, "type", "/tags/arch")
+    assert_problem(patch(admin, kernel, {"tags": {"arch": "gru"}}), 400, "choice", "/tags/arch")
+    assert patch(admin, kernel, {"tags": {"arch": "conv", "free": 7}}).status_code == 200
 
 
 def test_a_pin_is_lifted_by_null(admin: Caller, kernel: Kernel) -> None:
