@@ -16,7 +16,6 @@ from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel
 from apps.kernels.selectors import lock_successors
 from apps.kernels.tags import check_tags
-from apps.kernels.tags import check_tags
 
 MAX_PIN = timedelta(days=5 * 366)
 """How far ahead a kernel may be pinned. What must stay for longer is a legal hold."""
@@ -47,7 +46,6 @@ def update_kernel(*, kernel: Kernel, actor: Actor, reason: str = "", **changes: 
     before = image(kernel)
     if "tags" in changes:
         kernel.tags = flat_object("/tags", changes["tags"])
-        check_tags("/tags", kernel.tags)
         check_tags("/tags", kernel.tags)
     if "pinned_until" in changes and changes["pinned_until"] != kernel.pinned_until:
         kernel.pinned_until = _pin(changes["pinned_until"])
