@@ -71,6 +71,12 @@ def test_a_policy_that_makes_no_sense_is_refused_and_its_field_named(settings: d
     assert refusal.value.errors[0].pointer == pointer
 
 
+def test_a_match_that_does_not_parse_is_refused_at_its_field() -> None:
+    with pytest.raises(Invalid, match="position") as refusal:
+        services.create_policy(name="p", unused_for_days=1, match="tags.arch =", actor=SYSTEM)
+    assert refusal.value.errors[0].pointer == "/match"
+
+
 def test_a_policy_that_stays_as_it_was_is_no_event() -> None:
     row = policy(unused_for_days=90)
 
@@ -106,6 +112,13 @@ def test_only_kernels_in_use_are_planned() -> None:
 
     assert planned(plan_of()) == {row.pk for row in goes}
     assert len(kept) == 3
+
+
+def test_only_what_matches_is_planned_and_ranked() -> None:
+    old, _, new = (kernel(tags={"arch": arch}) for arch in ("conv", "attn", "conv"))
+
+    assert planned(plan_of(match="tags.arch = 'conv'", keep_latest=1)) == {old.pk}
+    assert new.pk
 
 
 def test_the_newest_are_spared() -> None:

@@ -160,6 +160,13 @@ class TestSharedBytes:
 
         assert in_database(validated(data))
 
+    def test_that_a_warm_kernel_was_given_while_they_were_away_come_back(self, commits: Any) -> None:
+        kernel = moved(validated(content()), COLD, commits)
+        Kernel.objects.filter(pk=kernel.pk).update(storage_tier=WARM)
+
+        assert mover.settle() == 1
+        assert in_database(kernel)
+
 
 class TestRefusals:
     def test_a_kernel_that_a_run_holds_stays_in_the_database(self, commits: Any) -> None:

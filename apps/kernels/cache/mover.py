@@ -27,7 +27,7 @@ from apps.core.actors import Actor
 from apps.core.errors import Conflict, NotFound, ServiceError, Unavailable
 from apps.kernels.cache import archive, chunks
 from apps.kernels.cache.chunks import CorruptKernel
-from apps.kernels.cache.references import IN_DATABASE, digests_of, stored_twice, tiers_of
+from apps.kernels.cache.references import IN_DATABASE, digests_of, missed, stored_twice, tiers_of
 from apps.kernels.cache.store import pieces
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel, KernelBlob, KernelUse, StorageTier
@@ -195,11 +195,22 @@ def sweep(digest: str) -> bool:
         return False
 
 
+def recall(digest: str) -> bool:
+    """Bring bytes back into L3 that a hot or warm kernel was given while only L4 had them; whether they came."""
+    try:
+        with _alone_with(digest):
+            _copy_up(digest)
+            return True
+    except (ServiceError, CorruptKernel) as error:
+        log.warning("kernel_bytes_stay", digest=digest, reason=str(error))
+        return False
+
+
 def settle(*, most: int = 100) -> int:
     """Finish what a crash or an absent storage left half done: how many blobs were."""
-    freed = KernelBlob.objects.filter(freed_at__isnull=False).order_by("freed_at").values_list("pk", flat=True)[:most]
-    swept = sum([sweep(digest) for digest in list(freed)])
-    return swept + sum([release(digest) for digest in list(stored_twice()[:most])])
+    freed = KernelBlob.objects.filter(freed_at__isnull=False).order_by("freed_at").values_list("pk", flat=True)
+    steps = ((sweep, freed), (release, stored_twice()), (recall, missed()))
+    return sum(step(digest) for step, digests in steps for digest in list(digests[:most]))
 
 
 @contextmanager

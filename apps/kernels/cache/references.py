@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel, KernelBlob, KernelVariant, StorageTier
@@ -30,8 +30,17 @@ def tiers_of(digests: Iterable[str]) -> dict[str, set[str]]:
 
 def stored_twice() -> QuerySet[KernelBlob, str]:
     """Digests of blobs that L3 has although L4 does too and no kernel needs them in L3."""
+    both = KernelBlob.objects.filter(in_database=True, archived_at__isnull=False)
+    return both.exclude(_needed()).order_by("pk").values_list("pk", flat=True)
+
+
+def missed() -> QuerySet[KernelBlob, str]:
+    """Digests of blobs that L3 lacks although a hot or warm kernel has them: it was given bytes that were here."""
+    away = KernelBlob.objects.filter(in_database=False, freed_at=None)
+    return away.filter(_needed()).order_by("pk").values_list("pk", flat=True)
+
+
+def _needed() -> Q:
     near = Kernel.objects.exclude(state=KernelState.PURGED).filter(storage_tier__in=IN_DATABASE)
     variants = KernelVariant.objects.filter(digest=OuterRef("pk"), kernel__in=near)
-    both = KernelBlob.objects.filter(in_database=True, archived_at__isnull=False).order_by("pk")
-    needed = Exists(near.filter(digest=OuterRef("pk"))) | Exists(variants)
-    return both.exclude(needed).values_list("pk", flat=True)
+    return Q(Exists(near.filter(digest=OuterRef("pk")))) | Q(Exists(variants))

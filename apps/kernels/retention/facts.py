@@ -10,6 +10,8 @@ from django.db.models import Case, F, FloatField, Func, QuerySet, RowRange, Sum,
 from django.db.models.functions import Cast, Coalesce, RowNumber
 from django.db.models.lookups import Exact
 
+from apps.core.errors import Invalid, ServiceError
+from apps.kernels import search
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel, KernelAlias, KernelLineage, KernelUse, RetentionPolicy
 from apps.kernels.retention.rules import RETIRABLE, Facts
@@ -49,12 +51,14 @@ def population(policy: RetentionPolicy) -> QuerySet[Kernel]:
     Raises:
         Invalid: its ``match`` does not parse.
     """
-    from apps.kernels import search
-
     in_use = Kernel.objects.filter(workspace=policy.workspace, state__in=RETIRABLE)
     if not policy.match:
         return in_use
-    return in_use.filter(pk__in=search.matching(search.parse(policy.match)).order_by().values("pk"))
+    try:
+        found = search.matching(search.parse(policy.match), pointer="/match")
+    except ServiceError as error:
+        raise Invalid(error.detail, pointer="/match", code=error.code) from error
+    return in_use.filter(pk__in=found.order_by().values("pk"))
 
 
 def of_policy(policy: RetentionPolicy, ids: Iterable[UUID] | None = None) -> dict[UUID, Facts]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Count, Q
 from django.utils import timezone
 
@@ -19,11 +19,15 @@ FAILED = ("CULLED", "ROLLED_BACK")
 """A graft that was CANCELLED was not judged: it counts for neither."""
 
 
+@transaction.atomic
 def hold_kernels(*, kernels: Iterable[Kernel], run_id: UUID) -> None:
     """A run starts to depend on these kernels (a sign of life, not an audited change)."""
-    KernelUse.objects.bulk_create(
-        (KernelUse(kernel=kernel, run_id=run_id) for kernel in kernels), ignore_conflicts=True
-    )
+    uses = [KernelUse(kernel=kernel, run_id=run_id) for kernel in kernels]
+    with connection.cursor() as cursor:
+        # Whoever retires, purges or moves one waits for this and sees it: the foreign key is checked at commit only.
+        held = "SELECT FROM kernels_kernel WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE"
+        cursor.execute(held, [[use.kernel_id for use in uses]])
+    KernelUse.objects.bulk_create(uses, ignore_conflicts=True)
 
 
 def release_kernels(*, run_id: UUID) -> None:
