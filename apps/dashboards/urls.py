@@ -40,7 +40,10 @@ urlpatterns = [
     path("library/retirement", retention.listing, name="retirement"),
     path("library/retirement/policies/<uuid:policy_id>/plan", retention.make, name="retention-make"),
     path("library/retirement/plans/<uuid:plan_id>", retention.review, name="retention-plan"),
-    path("library/retirement/plans/<uuid:plan_id>/<slug:step>", retention.take, name="retention-step"),
+    *(
+        path(f"library/retirement/plans/<uuid:plan_id>/{step}", retention.take, {"step": step}, f"retention-{step}")
+        for step in retention.STEPS
+    ),
     path("library/blueprints/<uuid:blueprint_id>", versions.blueprint, name="blueprint"),
     path("checkpoints", checkpoints.listing, name="checkpoints"),
     path("fleet", fleet.overview, name="fleet"),

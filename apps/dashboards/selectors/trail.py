@@ -15,7 +15,7 @@ from apps.audit.search import Position, Search, search
 from apps.blueprints.models import Blueprint, BlueprintVersion
 from apps.checkpoints.models import Checkpoint
 from apps.core.ids import parse_id
-from apps.kernels.models import Kernel
+from apps.kernels.models import Kernel, KernelAlias, RetentionPlan, RetentionPolicy
 from apps.training.models import Seed, TrainingRun
 
 PAGE_SIZE = 50
@@ -181,12 +181,31 @@ def _kernels(ids: set[UUID]) -> Read:
 
 def _blueprints(ids: set[UUID]) -> Read:
     for key, name in Blueprint.objects.filter(pk__in=ids).values_list("pk", "name"):
-        yield key, Named(name, reverse("dashboards:library"))
+        yield key, Named(name, reverse("dashboards:blueprint", args=[key]))
 
 
 def _versions(ids: set[UUID]) -> Read:
     for version in BlueprintVersion.objects.filter(pk__in=ids).select_related("blueprint"):
-        yield version.pk, Named(str(version), reverse("dashboards:library"))
+        page = reverse("dashboards:blueprint", args=[version.blueprint_id])
+        yield version.pk, Named(str(version), f"{page}#v{version.number}")
+
+
+def _aliases(ids: set[UUID]) -> Read:
+    for alias in KernelAlias.objects.filter(pk__in=ids).select_related("blueprint"):
+        yield alias.pk, Named(str(alias), reverse("dashboards:blueprint", args=[alias.blueprint_id]))
+
+
+def _policies(ids: set[UUID]) -> Read:
+    for key, name in RetentionPolicy.objects.filter(pk__in=ids).values_list("pk", "name"):
+        yield key, Named(name, reverse("dashboards:retirement"))
+
+
+def _plans(ids: set[UUID]) -> Read:
+    for plan in RetentionPlan.objects.filter(pk__in=ids).select_related("policy"):
+        yield (
+            plan.pk,
+            Named(f"…{str(plan.pk)[-6:]} of {plan.policy.name}", reverse("dashboards:retention-plan", args=[plan.pk])),
+        )
 
 
 def _seeds(ids: set[UUID]) -> Read:
@@ -208,6 +227,9 @@ READERS = {
     "kernel": _kernels,
     "blueprint": _blueprints,
     "blueprint_version": _versions,
+    "alias": _aliases,
+    "retention_policy": _policies,
+    "retention_plan": _plans,
     "seed": _seeds,
     "checkpoint": _checkpoints,
 }

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
-from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -15,7 +14,6 @@ from apps.accounts.admin_steps import REFUSALS, dry_run, text_of
 from apps.accounts.roles import Scope
 from apps.audit.models import AuditEvent
 from apps.core.actors import Actor, actor_of
-from apps.core.errors import ServiceError
 from apps.core.ids import parse_id
 from apps.dashboards.access import is_fragment, page, viewer
 from apps.dashboards.selectors import retention as selectors
@@ -102,9 +100,7 @@ STEPS: Mapping[str, Step] = {
 
 @page(Scope.LIBRARY_WRITE, methods=("GET", "HEAD", "POST"))
 def take(request: HttpRequest, plan_id: UUID, step: str) -> HttpResponse:
-    """What a step would do and what it would not; a POST takes it."""
-    if step not in STEPS:
-        raise Http404
+    """What a step (a key of ``STEPS``) would do and what it would not; a POST takes it."""
     portrait, taken = _portrait(plan_id), STEPS[step]
     context: dict[str, Any] = {"portrait": portrait, "plan": portrait.plan, "name": step, "step": taken}
     if request.method != "POST":
@@ -145,7 +141,7 @@ def make(request: HttpRequest, policy_id: UUID) -> HttpResponse:
         try:
             reason = request.POST.get("reason", "").strip()[:MAX_REASON]
             plan = services.make_plan(policy=policy, actor=actor_of(request), reason=reason)
-        except (ServiceError, ValidationError) as error:
+        except REFUSALS as error:
             return render(request, "retention/make.html", context | {"refusal": text_of(error)}, status=409)
         return redirect("dashboards:retention-plan", plan_id=plan.pk)
     return render(request, "retention/_make.html" if is_fragment(request) else "retention/make.html", context)
