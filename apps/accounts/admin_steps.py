@@ -68,8 +68,8 @@ class Step:
     ``promises`` tell what will happen and what will not. ``call`` gets the row, the actor and the form's data.
     ``offered`` tells whether it can do something for a row, so that its button is shown; the service decides whether it
     works. ``foretell`` says what would happen, for a call that cannot be made and rolled back because it reaches
-    beyond the database; it raises what ``call`` would, and returns None where the call can be made. ``done`` is what is
-    said afterwards, of the result if it is a function.
+    beyond the database; it raises what ``call`` would, and returns None where the call can be made. ``tell`` puts the
+    events of a preview into words. ``done`` is what is said afterwards, of the result if it is a function.
     """
 
     title: str
@@ -79,6 +79,7 @@ class Step:
     form: type[forms.Form] = ReasonForm
     initial: Callable[[Any], Mapping[str, Any]] = lambda row: {}
     foretell: Callable[[Any, Mapping[str, Any]], tuple[str, ...] | None] = lambda row, data: None
+    tell: Callable[[list[AuditEvent]], tuple[str, ...]] = lambda events: tuple(map(sentence, events))
     offered: Callable[[Any], bool] = lambda row: True
     icon: str = ""
     is_primary: bool = False
@@ -88,7 +89,7 @@ class Step:
     @property
     def asks(self) -> bool:
         """Whether it needs answers beside a reason: what would happen is known only with them."""
-        return self.form is not ReasonForm
+        return bool(set(self.form.base_fields) - {"reason"})
 
     def said(self, result: Any) -> str:
         return self.done if isinstance(self.done, str) else self.done(result)
@@ -307,7 +308,7 @@ def _effect(step: Step, row: Any, actor: Actor, answers: Mapping[str, Any]) -> E
         events = dry_run(lambda: step.call(row, actor, answers))
     except REFUSALS as error:
         return Effect(row=row, error=error)
-    return Effect(row=row, events=tuple(map(sentence, events)))
+    return Effect(row=row, events=step.tell(events))
 
 
 def dry_run(call: Callable[[], Any]) -> list[AuditEvent]:

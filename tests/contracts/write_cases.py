@@ -11,9 +11,11 @@ The function arranges rows and says what is sent; ``{id}`` in the path is the ro
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.accounts.roles import Role, Scope
@@ -27,7 +29,13 @@ from apps.kernels.models import KernelChunk
 from apps.morphogenesis.protocols import Command
 from apps.training.lifecycle import RunState
 from apps.training.models import RunKind, TrainingRun
-from tests.contracts.audit_cases import alias_of_a_kernel, report_of_an_empty_trail, retention_plan, retention_policy
+from tests.contracts.audit_cases import (
+    alias_of_a_kernel,
+    declared_tag,
+    report_of_an_empty_trail,
+    retention_plan,
+    retention_policy,
+)
 from tests.support.factories import (
     PASSWORD,
     BlueprintFactory,
@@ -67,6 +75,7 @@ class Write:
 WRITES: dict[str, Write] = {}
 
 EXEMPT = {
+    "POST /api/v1/kernels/search": "reads: its filter is too large for an URL",
     "POST /admin/logout/": "the session's end is an event through the signal that POST /logout tests",
     "POST /admin/login/": "leads to /login",
 }
@@ -178,6 +187,21 @@ def _(world: World) -> Call:
 @write("DELETE /api/v1/blueprints/{id}/aliases/sample", "alias.removed")
 def _(world: World) -> Call:
     return Call(id=alias_of_a_kernel("sample").blueprint_id, needs_etag=True)
+
+
+@write("POST /api/v1/tag-keys", "tag.declared")
+def _(world: World) -> Call:
+    return Call(body={"name": "arch", "type": "text", "choices": ["conv"]})
+
+
+@write("PATCH /api/v1/tag-keys/{id}", "tag.changed")
+def _(world: World) -> Call:
+    return Call(id=declared_tag(SYSTEM).pk, body={"description": "what kind of layer"}, needs_etag=True)
+
+
+@write("DELETE /api/v1/tag-keys/{id}", "tag.removed")
+def _(world: World) -> Call:
+    return Call(id=declared_tag(SYSTEM).pk, needs_etag=True)
 
 
 # --- API: retirement and storage tiers
@@ -399,6 +423,70 @@ def _(world: World) -> Call:
 @write("POST /admin/kernels/kernelalias/{id}/remove/", "alias.removed")
 def _(world: World) -> Call:
     return Call(id=alias_of_a_kernel().pk, body=YES)
+
+
+@write("POST /admin/kernels/kernel/{id}/tag/", "kernel.modified")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory().pk, body={**YES, "tags": '{"arch": "mlp"}'})
+
+
+@write("POST /admin/kernels/kernel/{id}/pin/", "kernel.modified")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory().pk, body={**YES, "pinned_until": f"{timezone.now() + timedelta(days=30):%Y-%m-%d}"})
+
+
+@write("POST /admin/kernels/kernel/{id}/unpin/", "kernel.modified")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(pinned_until=timezone.now() + timedelta(days=1)).pk, body=YES)
+
+
+@write("POST /admin/kernels/kernel/{id}/hold/", "kernel.modified")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory().pk, body=YES)
+
+
+@write("POST /admin/kernels/kernel/{id}/lift_hold/", "kernel.modified")
+def _(world: World) -> Call:
+    return Call(id=KernelFactory(legal_hold=True).pk, body=YES)
+
+
+@write("POST /admin/kernels/kernel/{id}/name_successor/", "kernel.modified")
+def _(world: World) -> Call:
+    successor = KernelFactory(state=KernelState.VALIDATED)
+    return Call(id=KernelFactory().pk, body={**YES, "successor": str(successor.pk)})
+
+
+POLICY = {"unused_for_days": "30", "max_share": "0.2", "grace_days": "7", "purge_after_days": "30", "reason": "tidy"}
+
+
+@write("POST /admin/kernels/retentionpolicy/add/", "retention.policy_created")
+def _(world: World) -> Call:
+    return Call(body={**POLICY, "name": "unused"})
+
+
+@write("POST /admin/kernels/retentionpolicy/{id}/change/", "retention.policy_changed")
+def _(world: World) -> Call:
+    return Call(id=retention_policy(SYSTEM).pk, body=POLICY)
+
+
+@write("POST /admin/kernels/retentionpolicy/{id}/make_plan/", "retention.planned")
+def _(world: World) -> Call:
+    return Call(id=retention_policy(SYSTEM).pk, body=YES)
+
+
+@write("POST /admin/kernels/retentionplan/{id}/approve/", "retention.transition")
+def _(world: World) -> Call:
+    return Call(id=retention_plan(SYSTEM).pk, body=YES)
+
+
+@write("POST /admin/kernels/retentionplan/{id}/apply/", "retention.applied")
+def _(world: World) -> Call:
+    return Call(id=retention_plan(SYSTEM, approved=True).pk, body={"confirmed": "1"})
+
+
+@write("POST /admin/kernels/retentionplan/{id}/discard/", "retention.transition")
+def _(world: World) -> Call:
+    return Call(id=retention_plan(SYSTEM).pk, body=YES)
 
 
 @write("POST /admin/training/trainingrun/{id}/pause/", "run.command")

@@ -27,8 +27,14 @@ WRITE = {
     ("training.trainingrun", "stop"): "runs:write",
     **{
         ("kernels.kernel", button): "library:write"
-        for button in ("restore", "set_alias", "move_tier", "verify", "deprecate", "retire", "quarantine")
+        for button in (
+            *("restore", "set_alias", "tag", "pin", "unpin", "hold", "lift_hold", "name_successor"),
+            *("move_tier", "verify", "deprecate", "retire", "quarantine"),
+        )
     },
+    ("kernels.retentionpolicy", "add"): "library:write",
+    ("kernels.retentionpolicy", "make_plan"): "library:write",
+    **{("kernels.retentionplan", button): "library:write" for button in ("approve", "apply", "discard")},
     **{("kernels.kernelalias", button): "library:write" for button in ("protect", "unprotect", "remove")},
     ("blueprints.blueprint", "add"): "library:write",
     ("blueprints.blueprint", "submit_version"): "library:write",
@@ -38,8 +44,8 @@ WRITE = {
     ("accounts.apitoken", "add"): "accounts:manage",
     ("accounts.apitoken", "revoke"): "accounts:manage",
 }
-"""Everything in the admin that can lead to a write, beside the form of a blueprint."""
-EDITABLE = {"blueprints.blueprint": "library:write"}
+"""Everything in the admin that can lead to a write, beside the forms of rows."""
+EDITABLE = {"blueprints.blueprint": "library:write", "kernels.retentionpolicy": "library:write"}
 SITE = {
     "index": 200,
     "search": 200,
@@ -167,7 +173,7 @@ class TestReadOnly:
     def _root(self, client: Client) -> None:
         log_in(client, Role.ADMIN, is_superuser=True)
 
-    def test_no_row_can_be_saved_but_a_blueprint(self, client: Client) -> None:
+    def test_no_row_can_be_saved_but_those_with_a_form(self, client: Client) -> None:
         rows = make_rows()
 
         allowed = {
@@ -202,7 +208,7 @@ class TestReadOnly:
 
         assert all(type(row).objects.filter(pk=row.pk).exists() for row in rows.values())
 
-    def test_only_users_tokens_and_blueprints_can_be_added(self, client: Client) -> None:
+    def test_only_what_has_a_form_can_be_added(self, client: Client) -> None:
         rows = make_rows()
 
         allowed = {

@@ -13,8 +13,8 @@ from apps.audit.services import record, request_report
 from apps.core.actors import SYSTEM
 from apps.core.lineage import LineageKind
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import KernelLineage, KernelVariant
-from apps.kernels.services import set_alias
+from apps.kernels.models import KernelLineage, KernelVariant, RetentionItem
+from apps.kernels.services import create_policy, make_plan, set_alias
 from apps.training.lifecycle import RunState
 from tests.support import factories
 
@@ -26,6 +26,8 @@ def make_rows() -> dict[str, Model]:
     seed = factories.SeedFactory(run=run)
     kernel = factories.KernelFactory(state=KernelState.VALIDATED)
     alias = set_alias(kernel=kernel, name="candidate", actor=SYSTEM)
+    policy = create_policy(name=f"unused-{kernel.pk}", unused_for_days=0, grace_days=0, max_share=1.0, actor=SYSTEM)
+    plan = make_plan(policy=policy, actor=SYSTEM)
     rows = [
         user,
         factories.TokenFactory(user=user),
@@ -39,6 +41,9 @@ def make_rows() -> dict[str, Model]:
         KernelLineage.objects.create(child=kernel, parent=factories.KernelFactory(), kind=LineageKind.DERIVED),
         alias,
         alias.periods.get(),
+        policy,
+        plan,
+        plan.items.first() or RetentionItem.objects.create(plan=plan, kernel=kernel, row_version=1, reason="", bytes=0),
         factories.FieldReportFactory(kernel=kernel, run_id=run.pk),
         factories.CheckpointFactory(run_id=run.pk),
         run,

@@ -1,12 +1,15 @@
 """The buttons on kernels: for each thing that a person may do to one, what it promises and what it does not."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from django import forms
+from django.db import transaction
+from django.utils import timezone
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from apps.accounts.admin_steps import ReasonForm, Step
+from apps.accounts.admin_steps import PrettyJSONField, ReasonForm, Step
 from apps.core.actors import Actor
 from apps.core.admin_display import size
 from apps.core.errors import Conflict
@@ -133,6 +136,160 @@ ALIAS = Step(
 )
 
 
+class TagsForm(ReasonForm):
+    tags = PrettyJSONField(
+        required=False,
+        initial=dict,
+        help_text='Tags to set, as a flat JSON object: {"arch": "conv", "rank": 4}. Others stay as they are.',
+    )
+    remove = forms.CharField(
+        required=False,
+        max_length=1000,
+        widget=UnfoldAdminTextInputWidget,
+        label="Tags to take away",
+        help_text="Keys, separated by commas. Keys that a kernel does not have are passed over.",
+    )
+    field_order = ["tags", "remove", "reason"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["tags"].widget.attrs["rows"] = 5
+
+    def clean_tags(self) -> dict[str, Any]:
+        tags = self.cleaned_data["tags"] or {}
+        if not isinstance(tags, dict):
+            raise forms.ValidationError('must be an object: {"key": value}')
+        return tags
+
+    def clean_remove(self) -> tuple[str, ...]:
+        return tuple(key.strip() for key in self.cleaned_data["remove"].split(",") if key.strip())
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or {}
+        if not self.errors and not data["tags"] and not data["remove"]:
+            self.add_error("tags", "Say at least one tag to set or to take away.")
+        if both := set(data.get("tags") or ()) & set(data.get("remove") or ()):
+            self.add_error("remove", f"{min(both)} cannot be set and taken away at once.")
+        return data
+
+
+@transaction.atomic
+def _change_tags(kernel: Kernel, actor: Actor, data: Mapping[str, Any]) -> Kernel:
+    """Locked first: the service takes all tags at once, and nobody else's may be lost."""
+    fresh = Kernel.objects.select_for_update(of=("self",)).get(pk=kernel.pk)
+    kept = {key: value for key, value in fresh.tags.items() if key not in data["remove"]}
+    return services.update_kernel(kernel=fresh, tags={**kept, **data["tags"]}, reason=data["reason"], actor=actor)
+
+
+TAG = Step(
+    title="Change tags",
+    promises=(
+        "Searches and policies see the new tags at once.",
+        "Only the keys that you name change. A declared tag takes values of its type only.",
+        "The blueprint and its other kernels keep their tags.",
+    ),
+    done="has the tags",
+    call=_change_tags,
+    form=TagsForm,
+    offered=lambda kernel: kernel.state != KernelState.PURGED,
+    icon="sell",
+)
+
+
+class PinForm(ReasonForm):
+    pinned_until = forms.DateField(
+        label="Pinned until",
+        widget=UnfoldAdminTextInputWidget(attrs={"type": "date"}),
+        help_text="Until that day begins, UTC. At most five years ahead; what must stay longer is a legal hold.",
+    )
+    field_order = ["pinned_until", "reason"]
+
+
+def _pin(kernel: Kernel, actor: Actor, data: Mapping[str, Any]) -> Kernel:
+    until = datetime.combine(data["pinned_until"], time.min, UTC)
+    return services.update_kernel(kernel=kernel, pinned_until=until, reason=data["reason"], actor=actor)
+
+
+PIN = Step(
+    title="Pin",
+    promises=(
+        "Until that day the kernel is neither retired nor purged, by whatever policy or person.",
+        "It can still be deprecated and quarantined, and its bytes can be moved.",
+    ),
+    done="pinned",
+    call=_pin,
+    form=PinForm,
+    initial=lambda kernel: {"pinned_until": (kernel.pinned_until or timezone.now() + timedelta(days=90)).date()},
+    offered=lambda kernel: kernel.state != KernelState.PURGED,
+    icon="keep",
+)
+UNPIN = Step(
+    title="Unpin",
+    promises=("Policies may retire the kernel again, as far as nothing else keeps it.", "Nothing is retired now."),
+    done="not pinned any more",
+    call=lambda kernel, actor, data: services.update_kernel(
+        kernel=kernel, pinned_until=None, reason=data["reason"], actor=actor
+    ),
+    offered=lambda kernel: kernel.pinned_until is not None and kernel.state != KernelState.PURGED,
+    icon="keep_off",
+)
+HOLD = Step(
+    title="Put under legal hold",
+    promises=(
+        "The kernel is neither retired nor purged until the hold is lifted.",
+        "It can still be deprecated and quarantined, and its bytes can be moved.",
+    ),
+    done="under legal hold",
+    call=lambda kernel, actor, data: services.update_kernel(
+        kernel=kernel, legal_hold=True, reason=data["reason"], actor=actor
+    ),
+    offered=lambda kernel: not kernel.legal_hold and kernel.state != KernelState.PURGED,
+    icon="gavel",
+)
+LIFT = Step(
+    title="Lift the legal hold",
+    promises=("Policies may retire the kernel again, as far as nothing else keeps it.", "Nothing is retired now."),
+    done="the hold is lifted",
+    call=lambda kernel, actor, data: services.update_kernel(
+        kernel=kernel, legal_hold=False, reason=data["reason"], actor=actor
+    ),
+    offered=lambda kernel: kernel.legal_hold,
+    icon="lock_open",
+)
+
+
+class SuccessorForm(ReasonForm):
+    successor = forms.ModelChoiceField(
+        Kernel.objects.all(),
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="The id of a VALIDATED kernel of the same contract; empty takes the successor away.",
+        error_messages={"invalid_choice": "There is no kernel with this id."},
+    )
+    field_order = ["successor", "reason"]
+
+
+def _name_successor(kernel: Kernel, actor: Actor, data: Mapping[str, Any]) -> Kernel:
+    return services.update_kernel(kernel=kernel, successor=data["successor"], reason=data["reason"], actor=actor)
+
+
+SUCCESSOR = Step(
+    title="Name the successor",
+    promises=(
+        "People and clients are told which kernel to use in the place of this one.",
+        "The successor is not retired while it is named as one.",
+        "Nothing moves by itself: aliases and runs stay as they are.",
+    ),
+    done="has the successor",
+    call=_name_successor,
+    form=SuccessorForm,
+    initial=lambda kernel: {"successor": kernel.successor_id},
+    offered=lambda kernel: kernel.state != KernelState.PURGED,
+    icon="arrow_forward",
+    is_for_many=False,
+)
+
+
 class TierForm(ReasonForm):
     tier = forms.ChoiceField(
         choices=[
@@ -204,6 +361,12 @@ def _is_quarantined(kernel: Kernel) -> bool:
 STEPS = {
     "restore": RESTORE,
     "set_alias": ALIAS,
+    "tag": TAG,
+    "pin": PIN,
+    "unpin": UNPIN,
+    "hold": HOLD,
+    "lift_hold": LIFT,
+    "name_successor": SUCCESSOR,
     "move_tier": TIER,
     "verify": VERIFY,
     "deprecate": DEPRECATE,
