@@ -1,12 +1,14 @@
-"""The real addresses and four offenders, to prove that the walk finds each."""
+"""The real addresses and five offenders, to prove that the walks find each."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
+from rest_framework import serializers
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.core.api import ApiView
+from apps.core.api import ApiView, ListView
+from apps.training.models import TrainingRun
 from esper_site.urls import urlpatterns as real
 
 PREFIX = "api/v1/planted/"
@@ -38,10 +40,25 @@ class AskingForTheWrongScope(ApiView):
         return Response({})
 
 
+class LeaseOfRun(serializers.ModelSerializer[TrainingRun]):
+    holder = serializers.CharField(source="lease.holder")
+
+    class Meta:
+        model = TrainingRun
+        fields = ("id", "holder")
+
+
+class WithAQueryForEachRow(ListView):
+    queryset = TrainingRun.objects.all()
+    serializer_class = LeaseOfRun
+    scopes = {"GET": "runs:read"}
+
+
 urlpatterns = [
     *real,
     path(f"{PREFIX}plain", plain),
     path(f"{PREFIX}without-scopes", WithoutScopes.as_view()),
     path(f"{PREFIX}open", OpenToAll.as_view()),
     path(f"{PREFIX}wrong-scope", AskingForTheWrongScope.as_view()),
+    path(f"{PREFIX}each", WithAQueryForEachRow.as_view()),
 ]
