@@ -86,7 +86,8 @@ def _check(policy: RetentionPolicy) -> None:
         policy.full_clean()
     except ValidationError as error:
         errors = [
-            FieldError("" if name == "__all__" else f"/{name}", "invalid", message)
+            # What is about several columns is the one constraint of two: the name within its workspace.
+            FieldError("/name" if name == "__all__" else f"/{name}", "invalid", message)
             for name, messages in error.message_dict.items()
             for message in messages
         ]
@@ -167,8 +168,8 @@ def _require_current(plan: RetentionPlan) -> None:
 
 
 @transaction.atomic
-def apply_plan(*, plan: RetentionPlan, actor: Actor, most: int = BATCH) -> RetentionPlan:
-    """Retire the next ``most`` kernels of an approved plan, and queue the rest. An applied plan is left as it is.
+def apply_plan(*, plan: RetentionPlan, actor: Actor, most: int | None = None) -> RetentionPlan:
+    """Retire the next ``most`` (BATCH) kernels of an approved plan, and queue the rest; an applied plan stays as it is.
 
     Only kernels that have not changed since, that the policy still condemns and that nothing protects: all of it is
     read again under the locks of their rows. The others are left alone, and their items say why.
@@ -182,9 +183,9 @@ def apply_plan(*, plan: RetentionPlan, actor: Actor, most: int = BATCH) -> Reten
     if fresh.state != PlanState.APPROVED:
         raise Conflict(f"the plan is {fresh.state}: only an APPROVED one is applied", code="state")
     _require_current(fresh)
-    items = list(fresh.items.filter(outcome="").order_by("kernel_id")[:most])
+    items = list(fresh.items.filter(outcome="").order_by("kernel_id")[: most or BATCH])
     done = Counter(_applied(fresh.policy, items, actor))
-    RetentionItem.objects.bulk_update(items, ["outcome", "detail"], batch_size=most)
+    RetentionItem.objects.bulk_update(items, ["outcome", "detail"], batch_size=BATCH)
     outcome = dict(sorted((Counter(fresh.outcome) + done).items()))
     left = fresh.items.filter(outcome="").count()
     if left:
