@@ -121,6 +121,27 @@ def test_nobody_gives_a_grade_by_hand(tag: str) -> None:
     assert not Kernel.objects.exists()
 
 
+def test_new_tags_leave_the_grades_as_they_are() -> None:
+    kernels = [measured(cost=1.0 + number) for number in range(5)]
+    services.grade_kernels()
+
+    changed = services.update_kernel(kernel=kernels[0], tags={"task": "digits"}, actor=SYSTEM)
+
+    assert changed.tags == {"task": "digits", "high_speed": True}
+    assert services.update_kernel(kernel=changed, tags=changed.tags, actor=SYSTEM).row_version == changed.row_version
+
+
+@pytest.mark.parametrize("tags", [{"high_speed": False}, {"compact": True}], ids=["taken", "given"])
+def test_nobody_changes_a_grade_by_hand(tags: dict[str, bool]) -> None:
+    kernels = [measured(cost=1.0 + number) for number in range(5)]
+    services.grade_kernels()
+
+    with pytest.raises(Invalid) as caught:
+        services.update_kernel(kernel=kernels[0], tags=tags, actor=SYSTEM)
+
+    assert caught.value.errors[0].pointer == f"/tags/{next(iter(tags))}"
+
+
 def test_a_kernel_inherits_no_grade_from_its_blueprint() -> None:
     blueprint = BlueprintFactory(tags={"task": "digits", "compact": True})
 

@@ -12,6 +12,7 @@ from apps.audit.watched import image
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, Invalid
 from apps.core.flat import flat_object
+from apps.kernels.grading import given_tags
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel
 from apps.kernels.selectors import lock_successors
@@ -45,7 +46,7 @@ def update_kernel(*, kernel: Kernel, actor: Actor, reason: str = "", **changes: 
         raise Conflict("the kernel was purged: nothing of it changes any more", code="purged")
     before = image(kernel)
     if "tags" in changes:
-        kernel.tags = flat_object("/tags", changes["tags"])
+        kernel.tags = given_tags("/tags", flat_object("/tags", changes["tags"]), kernel.tags)
         check_tags("/tags", kernel.tags)
     if "pinned_until" in changes and changes["pinned_until"] != kernel.pinned_until:
         kernel.pinned_until = _pin(changes["pinned_until"])
