@@ -1,12 +1,17 @@
 """Reading blueprints."""
 
+from collections.abc import Collection
 from uuid import UUID
 
 from django.db.models import Count, QuerySet
 
-from apps.blueprints.models import Blueprint, BlueprintVersion
+from apps.blueprints.models import Blueprint, BlueprintVersion, VersionLineage
 from apps.core.errors import NotFound
 from apps.core.ids import parse_id
+from apps.core.lineage import MAX_DEPTH, Family, family
+
+SHOWN_VERSIONS = 100
+"""Of a blueprint, the newest so many are where its lineage starts."""
 
 
 def blueprints() -> QuerySet[Blueprint]:
@@ -29,3 +34,19 @@ def version_of(blueprint: Blueprint, number: int | None = None) -> BlueprintVers
     if found is None:
         raise NotFound(f"{blueprint.name} has no version {number if number is not None else 'yet'}")
     return found
+
+
+def versions() -> QuerySet[BlueprintVersion]:
+    return BlueprintVersion.objects.select_related("blueprint__workspace")
+
+
+def family_of_versions(starts: Collection[UUID], *, depth: int = MAX_DEPTH) -> Family:
+    """What these versions came from and what came from them."""
+    rows = BlueprintVersion.objects.select_related("blueprint").defer("spec")
+    return family(VersionLineage, starts, rows, depth=depth)
+
+
+def family_of_blueprint(blueprint: Blueprint, *, depth: int = MAX_DEPTH) -> Family:
+    """The same of the newest versions of a blueprint."""
+    newest = blueprint.versions.order_by("-number").values_list("pk", flat=True)[:SHOWN_VERSIONS]
+    return family_of_versions(list(newest), depth=depth)

@@ -195,6 +195,23 @@ def graph(edges: type[LineageEdge], starts: Collection[UUID], *, depth: int = MA
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A lineage with the row of every relative: (relative, row) pairs, from the oldest ancestor to the youngest."""
+
+    members: list[tuple[Relative, Any]]
+    lineage: Lineage
+
+
+def family(
+    edges: type[LineageEdge], starts: Collection[UUID], rows: models.QuerySet[Any], *, depth: int = MAX_DEPTH
+) -> Family:
+    """``graph`` with its rows. Four statements, whatever the number of relatives."""
+    lineage = graph(edges, starts, depth=depth)
+    found = rows.in_bulk([relative.id for relative in lineage.nodes])
+    return Family(members=[(relative, found[relative.id]) for relative in lineage.nodes], lineage=lineage)
+
+
 def _nearest_first(up: Iterable[Relative], down: Iterable[Relative]) -> list[tuple[Relative, int]]:
     both = [*((relative, -1) for relative in up), *((relative, 1) for relative in down)]
     return sorted(both, key=lambda pair: pair[0].depth)

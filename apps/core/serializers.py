@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
@@ -54,6 +55,15 @@ class Number(serializers.FloatField):
         if type(data) not in (int, float):
             raise ValidationError("must be a number", code="type")
         return float(super().to_internal_value(data))
+
+
+class Identifier(serializers.UUIDField):
+    """The id of something, as text."""
+
+    def to_internal_value(self, data: Any) -> UUID:
+        if not isinstance(data, str):
+            raise ValidationError("must be text", code="type")
+        return UUID(str(super().to_internal_value(data)))
 
 
 class Flag(serializers.BooleanField):

@@ -8,9 +8,9 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import Avg, Count, Max, Min, Q, QuerySet
 
-from apps.blueprints.models import Blueprint, BlueprintVersion, VersionLineage
+from apps.blueprints.models import Blueprint
 from apps.core.errors import NotFound
-from apps.core.lineage import Lineage, LineageEdge, Relative, graph
+from apps.core.lineage import Family, family
 from apps.kernels.lifecycle import DOWNLOADABLE, KernelState
 from apps.kernels.models import (
     AliasPeriod,
@@ -115,30 +115,10 @@ def lock_alias(blueprint_id: UUID, name: str) -> KernelAlias | None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A lineage with the row of every relative: (relative, row) pairs, nearest to the oldest ancestor first."""
-
-    members: list[tuple[Relative, Any]]
-    lineage: Lineage
-
-
 def family_of_kernel(kernel: Kernel, depth: int) -> Family:
     """What a kernel came from and what came from it. Four queries, whatever the number of relatives."""
-    return _family(KernelLineage, kernel.pk, kernels().defer("report", "metrics", "blueprint_version__spec"), depth)
-
-
-def family_of_version(version: BlueprintVersion, depth: int) -> Family:
-    """The same of a blueprint version."""
-    return _family(
-        VersionLineage, version.pk, BlueprintVersion.objects.select_related("blueprint").defer("spec"), depth
-    )
-
-
-def _family(edges: type[LineageEdge], start: UUID, rows: QuerySet[Any], depth: int) -> Family:
-    lineage = graph(edges, [start], depth=depth)
-    found = rows.in_bulk([relative.id for relative in lineage.nodes])
-    return Family(members=[(relative, found[relative.id]) for relative in lineage.nodes], lineage=lineage)
+    rows = kernels().defer("report", "metrics", "blueprint_version__spec")
+    return family(KernelLineage, [kernel.pk], rows, depth=depth)
 
 
 def retention_plans() -> QuerySet[RetentionPlan]:

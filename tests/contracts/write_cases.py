@@ -130,6 +130,30 @@ def _(world: World) -> Call:
     return Call(id=BlueprintFactory().pk, body={"title": "Better", "tags": {"a": 1}}, needs_etag=True)
 
 
+@write("POST /api/v1/blueprints/{id}/versions/1/clone", "blueprint.created")
+def _(world: World) -> Call:
+    version = BlueprintVersionFactory(number=1)
+    return Call(id=version.blueprint_id, body={"name": "copy"})
+
+
+@write("POST /api/v1/blueprints/{id}/versions/1/mutate", "blueprint.version_linked")
+def _(world: World) -> Call:
+    version = BlueprintVersionFactory(blueprint=BlueprintFactory(next_number=2), number=1)
+    return Call(id=version.blueprint_id, body={"seed": 1})
+
+
+@write("POST /api/v1/blueprints/{id}/versions/1/cross", "blueprint.version_linked")
+def _(world: World) -> Call:
+    version = BlueprintVersionFactory(blueprint=BlueprintFactory(next_number=2), number=1)
+    return Call(id=version.blueprint_id, body={"other": str(BlueprintVersionFactory().pk), "seed": 1})
+
+
+@write("POST /api/v1/blueprints/{id}/versions/1/lineage", "blueprint.version_linked")
+def _(world: World) -> Call:
+    version = BlueprintVersionFactory(number=1)
+    return Call(id=version.blueprint_id, body={"parent": str(BlueprintVersionFactory().pk), "kind": "derived"})
+
+
 @write("POST /api/v1/blueprints/{id}/versions", "blueprint.version_submitted")
 def _(world: World) -> Call:
     return Call(id=BlueprintFactory().pk, body={"spec": residual_spec()})

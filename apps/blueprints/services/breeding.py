@@ -25,11 +25,15 @@ def link_versions(
     run_id: UUID | None = None,
     reason: str = "",
 ) -> VersionLineage:
-    """Write that ``child`` came from ``parent``. Edges are never changed or deleted.
+    """Write that ``child`` came from ``parent``. The edge that is there already is returned as it is; none is changed.
 
     Raises:
-        Invalid, Conflict, ValidationError: as ``add_edge``; a cycle is a Conflict with the code ``lineage_cycle``.
+        Invalid: the weight is no share, or a version would be its own parent. Conflict: the edge would close a cycle.
     """
+    BlueprintVersion.objects.select_for_update(of=("self",), no_key=True).get(pk=child.pk)  # one writer of its parents
+    existing = VersionLineage.objects.filter(child=child, parent=parent, kind=kind).first()
+    if existing is not None:
+        return existing
     edge = add_edge(VersionLineage, child=child, parent=parent, kind=kind, weight=weight, run_id=run_id)
     payload = {"parent": parent.pk, "kind": str(kind), "weight": weight, **({"run": run_id} if run_id else {})}
     audit.record(type="blueprint.version_linked", subject=child, actor=actor, reason=reason, payload=payload)

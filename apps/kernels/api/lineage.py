@@ -5,40 +5,23 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.blueprints.lifecycle import VersionState
-from apps.blueprints.models import BlueprintVersion
+from apps.blueprints.api.lineage import DEPTH, KINDS, LinkSerializer, VersionNode, depth_of, version_node
+from apps.blueprints.selectors import family_of_versions
 from apps.core.actors import actor_of
 from apps.core.api import DetailView
 from apps.core.concurrency import content_etag
 from apps.core.errors import Invalid
 from apps.core.idempotency import idempotent
-from apps.core.lineage import MAX_DEPTH, LineageKind
-from apps.core.serializers import Number, StrictSerializer, Text
+from apps.core.lineage import Family, LineageKind
+from apps.core.serializers import Identifier, Number, StrictSerializer, Text
 from apps.kernels import selectors, services
-from apps.kernels.api.serializers import Identifier
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel, KernelLineage
-from apps.kernels.selectors import Family
-
-KINDS = [str(kind) for kind in LineageKind]
-DEPTH = OpenApiParameter(
-    "depth",
-    {"type": "integer", "minimum": 1, "maximum": MAX_DEPTH, "default": MAX_DEPTH},
-    description="how many edges away",
-)
-
-
-class LinkSerializer(serializers.Serializer[Any]):
-    child = serializers.UUIDField(read_only=True)
-    parent = serializers.UUIDField(read_only=True)  # type: ignore[assignment]
-    kind = serializers.ChoiceField(choices=KINDS, read_only=True)
-    weight = serializers.FloatField(read_only=True)
-    run_id = serializers.UUIDField(read_only=True, allow_null=True)
 
 
 class KernelEdgeSerializer(serializers.ModelSerializer[KernelLineage]):
@@ -60,17 +43,6 @@ class NewKernelEdge(StrictSerializer):
     weight = Number(required=False, help_text="share of the child that came from the parent: above 0, at most 1")
     run_id = Identifier(required=False, help_text="the run that made it so")
     reason = Text(max_length=4000, required=False, help_text="kept in the audit trail")
-
-
-class VersionNode(serializers.Serializer[Any]):
-    """``depth``: edges from the start; below 0 for ancestors, above 0 for descendants."""
-
-    id = serializers.UUIDField(read_only=True)
-    depth = serializers.IntegerField(read_only=True)
-    blueprint = serializers.CharField(read_only=True)
-    blueprint_id = serializers.UUIDField(read_only=True)
-    version = serializers.IntegerField(read_only=True)
-    state = serializers.ChoiceField(choices=list(VersionState), read_only=True)
 
 
 class KernelNode(VersionNode):
@@ -110,7 +82,7 @@ class KernelLineageView(DetailView):
 
     @extend_schema(parameters=[DEPTH])
     def get(self, request: Request, id: UUID) -> Response:
-        depth = _depth(request.query_params.get("depth"))
+        depth = depth_of(request)
         kernel: Kernel = self.get_object()
         version = kernel.blueprint_version
         shown = {
@@ -118,7 +90,7 @@ class KernelLineageView(DetailView):
             **_graph(selectors.family_of_kernel(kernel, depth), _kernel_node),
             "compiled_from": {
                 "version_id": version.pk,
-                **_graph(selectors.family_of_version(version, depth), _version_node),
+                **_graph(family_of_versions([version.pk], depth=depth), version_node),
             },
         }
         data = KernelLineageSerializer(shown).data
@@ -140,15 +112,6 @@ class KernelLineageView(DetailView):
         return Response(KernelEdgeSerializer(edge).data, status=200 if is_there else 201)
 
 
-def _depth(given: str | None) -> int:
-    """Raises Invalid."""
-    if given is None:
-        return MAX_DEPTH
-    if not (given.isascii() and given.isdigit() and len(given) <= 4 and 1 <= int(given) <= MAX_DEPTH):
-        raise Invalid(f"must be a whole number from 1 to {MAX_DEPTH}", pointer="/depth", code="range")
-    return int(given)
-
-
 def _graph(family: Family, describe: Any) -> dict[str, Any]:
     return {
         "nodes": [{"depth": relative.depth, **describe(row)} for relative, row in family.members],
@@ -158,14 +121,4 @@ def _graph(family: Family, describe: Any) -> dict[str, Any]:
 
 
 def _kernel_node(kernel: Kernel) -> Mapping[str, Any]:
-    return {**_version_node(kernel.blueprint_version), "id": kernel.pk, "name": kernel.name, "state": kernel.state}
-
-
-def _version_node(version: BlueprintVersion) -> Mapping[str, Any]:
-    return {
-        "id": version.pk,
-        "blueprint": version.blueprint.name,
-        "blueprint_id": version.blueprint_id,
-        "version": version.number,
-        "state": version.state,
-    }
+    return {**version_node(kernel.blueprint_version), "id": kernel.pk, "name": kernel.name, "state": kernel.state}
