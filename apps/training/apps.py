@@ -5,4 +5,8 @@ class TrainingConfig(AppConfig):
     name = "apps.training"
 
     def ready(self) -> None:
+        from apps.kernels.search.contracts import ask_slots_by
         from apps.training import metrics  # noqa: F401 - registers its collectors
+        from apps.training.slot_contracts import slot_contract
+
+        ask_slots_by(slot_contract)

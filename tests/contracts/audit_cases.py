@@ -37,7 +37,7 @@ from apps.core.ids import new_id
 from apps.core.lineage import LineageKind
 from apps.kernels import services as kernels
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import KernelAlias, KernelChunk, RetentionPlan, RetentionPolicy, StorageTier
+from apps.kernels.models import KernelAlias, KernelChunk, RetentionPlan, RetentionPolicy, StorageTier, TagKey, TagType
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action, Command, DecisionRecord, GraftOutcome, TransitionRecord
 from apps.morphogenesis.settings import RunSettings
@@ -330,50 +330,6 @@ def _(actor: Actor) -> Arranged:
     return lambda: blueprints.link_versions(child=child, parent=parent, kind=LineageKind.DERIVED, actor=actor), child
 
 
-@case("blueprints.find_or_submit_version", "blueprint.version_submitted")
-def _(actor: Actor) -> Arranged:
-    blueprint = BlueprintFactory()
-    return (
-        lambda: blueprints.find_or_submit_version(blueprint=blueprint, spec=residual_spec(), actor=actor),
-        lambda submission: submission.version,
-    )
-
-
-@case("blueprints.clone_blueprint", "blueprint.created")
-def _(actor: Actor) -> Arranged:
-    version = BlueprintVersionFactory()
-    return (
-        lambda: blueprints.clone_blueprint(version=version, name="copy", actor=actor),
-        lambda blueprint: blueprint,
-    )
-
-
-@case("blueprints.mutate_version", "blueprint.version_linked")
-def _(actor: Actor) -> Arranged:
-    blueprint = BlueprintFactory(next_number=2)
-    version = BlueprintVersionFactory(blueprint=blueprint, number=1)
-    return (
-        lambda: blueprints.mutate_version(version=version, seed=1, actor=actor),
-        lambda submission: submission.version,
-    )
-
-
-@case("blueprints.cross_versions", "blueprint.version_linked")
-def _(actor: Actor) -> Arranged:
-    left = BlueprintVersionFactory(blueprint=BlueprintFactory(next_number=2), number=1)
-    right = BlueprintVersionFactory()
-    return (
-        lambda: blueprints.cross_versions(left=left, right=right, seed=1, actor=actor),
-        lambda submission: submission.version,
-    )
-
-
-@case("blueprints.link_versions", "blueprint.version_linked")
-def _(actor: Actor) -> Arranged:
-    child, parent = BlueprintVersionFactory(), BlueprintVersionFactory()
-    return lambda: blueprints.link_versions(child=child, parent=parent, kind=LineageKind.DERIVED, actor=actor), child
-
-
 @case("blueprints.load_core_library", "blueprint.version_submitted")
 def _(actor: Actor) -> Arranged:
     return lambda: blueprints.load_core_library(actor=actor), lambda versions: versions[-1]
@@ -424,6 +380,27 @@ def _(actor: Actor) -> Arranged:
 def _(actor: Actor) -> Arranged:
     kernel = KernelFactory(awaits_upload=True)
     return lambda: kernels.upload_binary(kernel=kernel, data=b"bytes", actor=actor), kernel
+
+
+def declared_tag(actor: Actor) -> TagKey:
+    return kernels.declare_tag(name="arch", type=TagType.TEXT, choices=["conv", "attn"], actor=actor)
+
+
+@case("kernels.declare_tag", "tag.declared")
+def _(actor: Actor) -> Arranged:
+    return lambda: declared_tag(actor), lambda key: key
+
+
+@case("kernels.update_tag", "tag.changed")
+def _(actor: Actor) -> Arranged:
+    key = declared_tag(actor)
+    return lambda: kernels.update_tag(tag_key=key, choices=["conv"], actor=actor), key
+
+
+@case("kernels.remove_tag", "tag.removed")
+def _(actor: Actor) -> Arranged:
+    key = declared_tag(actor)
+    return lambda: kernels.remove_tag(tag_key=key, actor=actor), key
 
 
 @case("kernels.quarantine_kernel", "kernel.quarantined")

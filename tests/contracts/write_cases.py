@@ -23,6 +23,7 @@ from apps.audit import services as audit
 from apps.audit.models import AuditReport
 from apps.audit.watched import image
 from apps.blueprints.lifecycle import VersionState
+from apps.blueprints.models import BlueprintVersion
 from apps.core.actors import SYSTEM
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import KernelChunk
@@ -157,6 +158,12 @@ def _(world: World) -> Call:
 @write("POST /api/v1/blueprints/{id}/versions", "blueprint.version_submitted")
 def _(world: World) -> Call:
     return Call(id=BlueprintFactory().pk, body={"spec": residual_spec()})
+
+
+@write("POST /api/v1/blueprints/propose", "blueprint.version_linked")
+def _(world: World) -> Call:
+    BlueprintVersionFactory(blueprint=BlueprintFactory(next_number=2), number=1)
+    return Call(body={"seed": 1})
 
 
 @write("POST /api/v1/kernels", "kernel.registered")
@@ -394,6 +401,26 @@ def _(world: World) -> Call:
     return Call(id=BlueprintFactory().pk, body={"spec": json.dumps(residual_spec())})
 
 
+def numbered_version() -> BlueprintVersion:
+    """A version that another can follow."""
+    return BlueprintVersionFactory(blueprint=BlueprintFactory(next_number=2), number=1)
+
+
+@write("POST /admin/blueprints/blueprintversion/{id}/clone/", "blueprint.created")
+def _(world: World) -> Call:
+    return Call(id=BlueprintVersionFactory().pk, body={"name": "copy"})
+
+
+@write("POST /admin/blueprints/blueprintversion/{id}/mutate/", "blueprint.version_linked")
+def _(world: World) -> Call:
+    return Call(id=numbered_version().pk, body={"seed": "1"})
+
+
+@write("POST /admin/blueprints/blueprintversion/{id}/cross/", "blueprint.version_linked")
+def _(world: World) -> Call:
+    return Call(id=numbered_version().pk, body={"seed": "1", "other": str(BlueprintVersionFactory().pk)})
+
+
 @write("POST /admin/kernels/kernel/{id}/deprecate/", "kernel.transition")
 def _(world: World) -> Call:
     return Call(id=KernelFactory(state=KernelState.VALIDATED).pk, body={"reason": "old", "confirmed": "1"})
@@ -481,6 +508,21 @@ def _(world: World) -> Call:
 
 
 POLICY = {"unused_for_days": "30", "max_share": "0.2", "grace_days": "7", "purge_after_days": "30", "reason": "tidy"}
+
+
+@write("POST /admin/kernels/tagkey/add/", "tag.declared")
+def _(world: World) -> Call:
+    return Call(body={"name": "arch", "type": "text", "choices": "conv\nattn"})
+
+
+@write("POST /admin/kernels/tagkey/{id}/change/", "tag.changed")
+def _(world: World) -> Call:
+    return Call(id=declared_tag(SYSTEM).pk, body={"choices": "conv", "description": "its family", "reason": "clearer"})
+
+
+@write("POST /admin/kernels/tagkey/{id}/remove/", "tag.removed")
+def _(world: World) -> Call:
+    return Call(id=declared_tag(SYSTEM).pk, body=YES)
 
 
 @write("POST /admin/kernels/retentionpolicy/add/", "retention.policy_created")

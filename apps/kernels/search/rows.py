@@ -1,10 +1,12 @@
 """What a page of results shows of each kernel: plain values by name, only the columns that were asked for."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import orjson
+from django.db import connection
 
 from apps.core.errors import Invalid
 from apps.kernels.search.compiler import BLUEPRINTS, VERSIONS, Sql
@@ -12,8 +14,9 @@ from apps.kernels.search.fields import field_named
 
 COLUMNS = (
     "id", "name", "state", "operator", "bindings", "parameters", "compat", "digest", "size",
-    "awaits_upload", "rejection", "tags", "metrics", "storage_tier", "usage_count", "last_used_at", "created_at", "updated_at",
-    "pipeline", "compile_ms", "risk", "risk_confidence", "pinned_until", "legal_hold", "retired_at", "purge_after",
+    "awaits_upload", "rejection", "tags", "metrics", "storage_tier", "usage_count", "last_used_at", "created_at",
+    "updated_at", "pipeline", "compile_ms", "risk", "risk_confidence", "pinned_until", "legal_hold", "retired_at",
+    "purge_after",
 )  # fmt: skip
 DOCUMENTS = frozenset({"bindings", "compat", "tags", "metrics"})
 OF_VERSION = ("blueprint", "blueprint_id", "version")
@@ -23,9 +26,9 @@ DEFAULT = (
     "last_used_at", "created_at", "updated_at",
 )  # fmt: skip
 MAX_FIELDS = 40
-VERSION = (
-    f"(SELECT jsonb_build_array(b.name, v.blueprint_id, v.number) FROM {VERSIONS} AS v "  # noqa: S608
-    f"JOIN {BLUEPRINTS} AS b ON b.id = v.blueprint_id WHERE v.id = k.blueprint_version_id)"
+OF_ROWS = (
+    f"SELECT v.id, b.name, v.blueprint_id, v.number FROM {VERSIONS} AS v "  # noqa: S608 - names of our own
+    f"JOIN {BLUEPRINTS} AS b ON b.id = v.blueprint_id WHERE v.id = ANY (%s)"
 )
 
 
@@ -63,23 +66,24 @@ class Projection:
                 parts.append(f"k.{base} -> %s")
                 values.append(key)
         if any(name in OF_VERSION for name in self.names):
-            parts.append(VERSION)
+            parts.append("k.blueprint_version_id")
         return Sql(", ".join(parts), tuple(values))
 
-    def shaped(self, found: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    def shaped(self, found: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
         """Rows of the statement (the columns of ``selected``, then others) as the client sees them."""
         plain = [name for name in self.names if name not in OF_VERSION]
         of_version = [(name, OF_VERSION.index(name)) for name in self.names if name in OF_VERSION]
         loaders: list[tuple[str, Callable[[Any], Any] | None]] = [
             (name, document if name in DOCUMENTS or "." in name else None) for name in plain
         ]
+        versions = _versions({values[len(plain) + 1] for values in found}) if of_version and found else {}
         rows = []
         for values in found:
             row = dict.fromkeys(self.names)
             for (name, load), value in zip(loaders, values[1:], strict=False):
                 row[name] = load(value) if load else value
             if of_version:
-                version = document(values[len(plain) + 1])
+                version = versions[values[len(plain) + 1]]
                 row.update({name: version[index] for name, index in of_version})
             rows.append(row)
         return rows
@@ -88,6 +92,13 @@ class Projection:
     def width(self) -> int:
         """How many columns ``selected`` has."""
         return 1 + sum(name not in OF_VERSION for name in self.names) + any(name in OF_VERSION for name in self.names)
+
+
+def _versions(ids: set[UUID]) -> dict[UUID, Sequence[Any]]:
+    """Version -> name and id of its blueprint, and its number: once for a page, whose kernels share few."""
+    with connection.cursor() as cursor:
+        cursor.execute(OF_ROWS, [list(ids)])
+        return {row[0]: row[1:] for row in cursor.fetchall()}
 
 
 def document(value: Any) -> Any:

@@ -25,6 +25,7 @@ from apps.kernels.services.retention import (
     update_policy,
 )
 from apps.kernels.services.retirement import purge_kernel, restore_kernel, retire_kernel
+from apps.kernels.services.tag_keys import declare_tag, remove_tag, update_tag
 from apps.kernels.services.tiers import change_tier
 from apps.kernels.services.uploads import attach_blob, upload_binary
 from apps.kernels.services.verification import verify_kernel
@@ -38,6 +39,7 @@ __all__ = [
     "attach_blob",
     "change_tier",
     "create_policy",
+    "declare_tag",
     "deprecate_kernel",
     "discard_plan",
     "ensure_kernel",
@@ -53,12 +55,14 @@ __all__ = [
     "register_kernel",
     "release_kernels",
     "remove_alias",
+    "remove_tag",
     "restore_kernel",
     "retire_kernel",
     "set_alias",
     "unprotect_alias",
     "update_kernel",
     "update_policy",
+    "update_tag",
     "upload_binary",
     "verify_kernel",
 ]

@@ -29,6 +29,7 @@ from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
 from apps.kernels.models import Kernel, KernelVariant, Pipeline
 from apps.kernels.sandbox import Limits
 from apps.kernels.services.grading import grade_kernels
+from apps.kernels.tags import check_tags
 from apps.kernels.validator import ValidationOutcome
 from apps.kernels.variants import VariantOutcome, make_variants
 from apps.morphogenesis.artefact import read_kernel
@@ -88,6 +89,7 @@ def register_kernel(
         awaits_upload=awaits_upload,
         pipeline=pipeline,
     )
+    check_tags("/tags", kernel.tags)
     kernel.full_clean()
     kernel.save(force_insert=True)
     audit.record(type="kernel.registered", subject=kernel, actor=actor, after=image(kernel))
