@@ -231,3 +231,14 @@ class TestLineage:
 
     def test_an_unknown_blueprint_has_no_lineage(self, admin: Caller) -> None:
         assert_problem(admin.get(f"/api/v1/blueprints/{new_id()}/lineage"), 404)
+
+
+class TestProposals:
+    def test_a_proposal_is_a_new_version(self, admin: Caller, paths: list[str]) -> None:
+        response = admin.post("/api/v1/blueprints/propose", {"seed": 5})
+
+        assert (response.status_code, response.json()["number"]) == (201, 3)
+        assert admin.get(response["Location"]).json() == response.json()
+
+    def test_of_nothing_nothing_is_proposed(self, admin: Caller) -> None:
+        assert_problem(admin.post("/api/v1/blueprints/propose", {}), 409, "no_variation")
