@@ -95,9 +95,11 @@ class KernelView(PastView):
         """
         given = self.parse(KernelChange)
         if "successor" in given:
-            given["successor"] = _successor(given["successor"])
             selectors.lock_successors()  # before the row: in the order of the service
-        kernel = services.update_kernel(kernel=self.matched(), actor=actor_of(request), **given)
+        kernel = self.matched()
+        if "successor" in given:
+            given["successor"] = _successor(given["successor"])
+        kernel = services.update_kernel(kernel=kernel, actor=actor_of(request), **given)
         return self.show(kernel, KernelSerializer)
 
 
