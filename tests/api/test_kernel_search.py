@@ -23,11 +23,14 @@ from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel
 from apps.kernels.search import running
 from apps.kernels.search.rows import DEFAULT
+from apps.training.slot_contracts import slot_contract
 from tests.api.conftest import Caller
 from tests.support.factories import (
     BlueprintVersionFactory,
     FieldReportFactory,
     KernelFactory,
+    RunFactory,
+    SlotFactory,
     TokenFactory,
     UserFactory,
 )
@@ -203,6 +206,27 @@ def test_kernels_of_a_contract_are_ranked_by_the_shrunk_gain_of_their_reports(ad
     assert rows[0]["rank"] == {"gain": pytest.approx(6 * 0.3 / (6 + 3)), "reports": 6}
     assert rows[1]["rank"] == {"gain": pytest.approx(0.4 / (1 + 3)), "reports": 1}
     assert rows[2]["rank"] == {"gain": 0.0, "reports": 0}
+
+
+def test_a_slot_is_served_by_what_other_runs_measured(admin: Caller) -> None:
+    slot = SlotFactory(run=RunFactory(), site="layers.0.width")
+    found = slot_contract(slot.pk)
+    assert found is not None
+    shapes = {"operator": "widen", "input": list(found.contract.input), "output": list(found.contract.output)}
+    here, elsewhere = kernels(2, state=KernelState.VALIDATED, compat=shapes)
+    FieldReportFactory(kernel=here, contribution=0.9, run_id=slot.run_id)
+    FieldReportFactory(kernel=elsewhere, contribution=0.1)
+
+    rows = get(admin, q=f"compatible_with('{slot.pk}')").json()["results"]
+
+    assert [(row["name"], row["rank"]["reports"]) for row in rows] == [(elsewhere.name, 1), (here.name, 0)]
+    assert names(post(admin, filter={"compatible_with": {"slot": str(slot.pk)}}, order_by=["id"])) == ["k0", "k1"]
+
+
+def test_a_slot_of_a_network_that_we_do_not_know_is_refused(admin: Caller) -> None:
+    slot = SlotFactory(site="somewhere")
+
+    assert_problem(get(admin, q=f"compatible_with('{slot.pk}')"), 422, "not_found", "/q")
 
 
 # --- The past

@@ -11,7 +11,7 @@ over, unless there turn out to be too many matches. A search that no index serve
 would. Other orders sort all matches.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -48,14 +48,16 @@ MAX_CHUNK = 20_000
 MAX_FACETS = 8
 FACET_VALUES = 50
 INNER = (*COLUMNS, "blueprint_version_id")
-IN_ORDER = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off", "jit": "off"}
-BY_INDEX = {
+IN_ORDER = {
     "enable_seqscan": "off",
-    "enable_indexscan": "off",
-    "enable_indexonlyscan": "off",
-    "enable_bitmapscan": "on",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+    "enable_indexscan": "on",
+    "enable_indexonlyscan": "on",
+    "jit": "off",
 }
-PLANNING = tuple({**IN_ORDER, **BY_INDEX})
+BY_INDEX = {"enable_indexscan": "off", "enable_indexonlyscan": "off", "enable_bitmapscan": "on", "enable_sort": "on"}
+PLANNING = tuple(IN_ORDER)
 REMEDY = (
     "add a condition that an index serves (a tag equal to a value, digest, name, created_at > ..., descends_from), or "
     "declare the tag (POST /api/v1/tag-keys) so that it has an index"
@@ -103,9 +105,10 @@ def run(query: Query) -> Page:
         raise Invalid(f"must be a whole number from 1 to {MAX_SIZE}", pointer="/page_size", code="range")
     if query.as_of is not None and query.as_of > timezone.now():
         raise Invalid("is in the future", pointer="/as_of", code="future")
+    order = Order.of(query.order_by, is_ranked=contract_of(query.filter) is not None)
     try:
-        with _bounded():
-            return _Search(query).page()
+        with _bounded(IN_ORDER if order.is_by_id and query.as_of is None else {}):
+            return _Search(query, order).page()
     except OperationalError as error:
         if isinstance(error.__cause__, QueryCanceled):
             raise _too_expensive(query, f"took longer than {TIMEOUT_MS / 1000:.0f} s", frozenset()) from None
@@ -113,10 +116,10 @@ def run(query: Query) -> Page:
 
 
 @contextmanager
-def _bounded() -> Iterator[None]:
+def _bounded(plans: Mapping[str, str]) -> Iterator[None]:
     is_nested = connection.in_atomic_block
     with transaction.atomic():
-        _set(statement_timeout=TIMEOUT_MS)
+        _set(statement_timeout=TIMEOUT_MS, **plans)
         yield
         if is_nested:
             _set(**dict.fromkeys((*PLANNING, "statement_timeout"), "DEFAULT"))
@@ -146,10 +149,9 @@ def _too_expensive(query: Query, how: str, indexed: frozenset[str]) -> Unprocess
 class _Search:
     """One page of one search."""
 
-    def __init__(self, query: Query) -> None:
-        self.query, self.size = query, query.page_size
+    def __init__(self, query: Query, order: Order) -> None:
+        self.query, self.size, self.order = query, query.page_size, order
         wanted = contract_of(query.filter)
-        self.order = Order.of(query.order_by, is_ranked=wanted is not None)
         self.projection = Projection.of(query.fields)
         self.binding = binding_of(to_json(query.filter), self.order, query.as_of)
         self.position = read_position(query.cursor, self.order, self.binding) if query.cursor else None
@@ -164,7 +166,7 @@ class _Search:
         self.is_ranked = self.order.is_ranked
 
     def page(self) -> Page:
-        is_walk = self.order.is_by_id and self.query.as_of is None and not self.is_ranked
+        is_walk = self.order.is_by_id and self.query.as_of is None
         found = _ById(self).rows() if is_walk else self._sorted()
         has_more = len(found) > self.size
         found = found[: self.size]
@@ -303,7 +305,6 @@ class _ById:
         self.scanned = 0
 
     def rows(self) -> list[tuple[Any, ...]]:
-        _set(**IN_ORDER)
         chunk, tried = max(2 * self.wanted, 64), False
         while not self._walk(chunk):
             needed = self._expected()
@@ -381,7 +382,6 @@ class _ById:
                 (*condition.values, *behind.values, self.wanted - len(self.found)),
             )
         )[0]
-        _set(**dict.fromkeys(BY_INDEX, "DEFAULT"))
         if few is not None and total > few:
             _set(**IN_ORDER)
             return False
