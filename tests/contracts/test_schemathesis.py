@@ -17,9 +17,11 @@ from hypothesis import HealthCheck, settings
 from schemathesis import checks
 
 from apps.accounts.roles import Role
+from apps.core.actors import SYSTEM
 from apps.core.openapi import document
 from apps.kernels.lifecycle import KernelState
 from esper_site.wsgi import application
+from tests.contracts.audit_cases import retention_plan
 from tests.support.factories import (
     AuditEventFactory,
     BlueprintVersionFactory,
@@ -63,11 +65,14 @@ class World:
         self.kernel = KernelFactory(state=KernelState.VALIDATED)
         self.run = RunFactory(state="RUNNING", kind="external")
         self.seed = SeedFactory(run=self.run)
+        self.plan = retention_plan(SYSTEM)
         self.ids = {
             "audit": AuditEventFactory().pk,
             "blueprints": self.version.blueprint_id,
             "decisions": DecisionFactory(run=self.run).pk,
             "kernels": self.kernel.pk,
+            "plans": self.plan.pk,
+            "policies": self.plan.policy_id,
             "runs": self.run.pk,
             "seeds": self.seed.pk,
             "tokens": TokenFactory(user=UserFactory()).id,
@@ -77,7 +82,8 @@ class World:
 
     def real(self, path: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """``parameters`` with the ids of rows that exist."""
-        known = {"id": str(self.ids.get(path.split("/")[3], "")), "number": 1}
+        row = next((key for name, key in self.ids.items() if name in path.split("/")), "")
+        known = {"id": str(row), "number": 1}
         return {name: known.get(name, value) for name, value in parameters.items()}
 
 
