@@ -77,6 +77,7 @@ class VersionLineage(LineageEdge):
     parent = models.ForeignKey(BlueprintVersion, on_delete=models.PROTECT, related_name="child_edges")
 
     class Meta:
+        verbose_name_plural = "version lineage"
         ordering = ["-id"]
         constraints = LineageEdge.constraints_for("version")
         triggers = edge_triggers()

@@ -30,6 +30,7 @@ class KernelAlias(BaseModel):
     """Moving it needs a reason, and what it points at is never retired."""
 
     class Meta:
+        verbose_name, verbose_name_plural = "alias", "aliases"
         ordering = ["name"]
         constraints = [models.UniqueConstraint(fields=["blueprint", "name"], name="alias_once_per_blueprint")]
 

@@ -18,6 +18,7 @@ class KernelLineage(LineageEdge):
     parent = models.ForeignKey(Kernel, on_delete=models.PROTECT, related_name="child_edges")
 
     class Meta:
+        verbose_name_plural = "kernel lineage"
         ordering = ["-id"]
         constraints = LineageEdge.constraints_for("kernel")
         triggers = edge_triggers()

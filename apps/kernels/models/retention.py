@@ -52,6 +52,7 @@ class RetentionPolicy(WorkspaceOwned):
     """How long a retired kernel can still be restored."""
 
     class Meta:
+        verbose_name_plural = "retention policies"
         ordering = ["name"]
         constraints = [
             models.UniqueConstraint(fields=["workspace", "name"], name="retention_policy_once_per_workspace"),
