@@ -94,6 +94,12 @@ def test_head_says_everything_and_sends_nothing(admin: Caller, kernel: Kernel) -
     assert response["Accept-Ranges"] == "bytes"
 
 
+def test_a_range_of_a_head_is_ignored(admin: Caller, kernel: Kernel) -> None:
+    response = admin.head(path_of(kernel), headers={"Range": "bytes=0-1"})
+
+    assert (response.status_code, response["Content-Length"]) == (200, str(len(DATA)))
+
+
 def test_a_kernel_without_bytes_is_404(admin: Caller) -> None:
     assert_problem(admin.get(path_of(KernelFactory())), 404, "no_binary")
 

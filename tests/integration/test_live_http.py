@@ -12,7 +12,7 @@ import pytest
 
 from apps.accounts.roles import Role
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import CHUNK_BYTES
+from apps.kernels.models import CHUNK_BYTES, Kernel, KernelChunk
 from apps.training.models import TrainingRun
 from tests.support.factories import KernelFactory, TokenFactory, UserFactory
 from tests.support.programs import RunningProgram
@@ -67,6 +67,20 @@ def test_a_kernel_streams_whole_in_ranges_and_not_at_all_to_head(site: Site) -> 
     assert (part.status, part.read()) == (206, DATA[CHUNK_BYTES - 1 : CHUNK_BYTES + 1])
     assert (again.status, again.read()) == (304, b"")
     assert (head.status, head.headers["Content-Length"], head.read()) == (200, str(len(DATA)), b"")
+
+
+def test_bytes_that_turn_out_corrupt_on_the_way_break_off_before_their_announced_length(site: Site) -> None:
+    kernel = KernelFactory(state=KernelState.VALIDATED, data=DATA)
+    KernelChunk.objects.filter(blob_id=kernel.digest, index=4).update(data=b"\0" * CHUNK_BYTES)
+
+    response = site.ask("GET", f"/api/v1/kernels/{kernel.pk}/binary")
+    with pytest.raises(http.client.IncompleteRead) as broken:
+        response.read()
+
+    assert (response.status, response.headers["Content-Length"]) == (200, str(len(DATA)))
+    assert DATA.startswith(broken.value.partial)
+    wait_until(lambda: Kernel.objects.get(pk=kernel.pk).state == KernelState.QUARANTINED, seconds=10)
+    assert site.ask("GET", f"/api/v1/kernels/{kernel.pk}/binary").status == http.client.CONFLICT
 
 
 def test_a_body_cannot_hide_or_lie_about_its_length(site: Site) -> None:

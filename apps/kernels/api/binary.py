@@ -75,7 +75,7 @@ class BinaryView(ApiView):
             return HttpResponse(status=304, headers=headers)
         try:
             part = requested(
-                request.headers.get("Range"),
+                request.headers.get("Range") if request.method == "GET" else None,  # RFC 9110, 14.2: of GET only
                 request.headers.get("If-Range"),
                 size=kernel.size or 0,
                 etag=headers["ETag"],
@@ -86,7 +86,7 @@ class BinaryView(ApiView):
         if part:
             headers["Content-Range"] = part.content_range
         if request.method == "HEAD":
-            return HttpResponse(status=206 if part else 200, headers=headers, content_type=MEDIA_TYPE)
+            return HttpResponse(headers=headers, content_type=MEDIA_TYPE)
         return _stream(kernel, part, headers)
 
     @extend_schema(
