@@ -208,6 +208,8 @@ SPECTACULAR_SETTINGS = {
         "VersionState": "apps.blueprints.lifecycle.VersionState",
         "CheckpointState": "apps.checkpoints.lifecycle.CheckpointState",
         "LineageKind": "apps.kernels.api.lineage.KINDS",
+        "TagType": "apps.kernels.models.tags.TagType",
+        "IndexState": "apps.kernels.models.tags.IndexState",
         "ReportKind": "apps.audit.api.reports.KINDS",
         "ReportState": "apps.audit.lifecycle.ReportState",
     },

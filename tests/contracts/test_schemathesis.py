@@ -21,7 +21,7 @@ from apps.core.actors import SYSTEM
 from apps.core.openapi import document
 from apps.kernels.lifecycle import KernelState
 from esper_site.wsgi import application
-from tests.contracts.audit_cases import retention_plan
+from tests.contracts.audit_cases import declared_tag, retention_plan
 from tests.support.factories import (
     AuditEventFactory,
     BlueprintVersionFactory,
@@ -75,6 +75,7 @@ class World:
             "policies": self.plan.policy_id,
             "runs": self.run.pk,
             "seeds": self.seed.pk,
+            "tag-keys": declared_tag(SYSTEM).pk,
             "tokens": TokenFactory(user=UserFactory()).id,
             "users": UserFactory().pk,
         }

@@ -4,8 +4,10 @@ from datetime import datetime
 from typing import Any
 
 import orjson
+from drf_spectacular.extensions import OpenApiSerializerExtension
+from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import Direction, OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -74,12 +76,22 @@ class FoundKernel(KernelRow):
         read_only_fields = fields
 
 
+class FoundKernelSchema(OpenApiSerializerExtension):
+    """Which members a row has is up to the client."""
+
+    target_class = FoundKernel
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        described: dict[str, Any] = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+        return {name: value for name, value in described.items() if name != "required"}
+
+
 class SearchAnswer(serializers.Serializer[Any]):
     results = FoundKernel(many=True, read_only=True)
     next_cursor = serializers.CharField(read_only=True, allow_null=True)
     has_more = serializers.BooleanField(read_only=True)
-    facets = JSONObject(read_only=True, required=False, help_text="field -> [{value, count}], the most frequent first")
-    count = serializers.IntegerField(read_only=True, required=False)
+    facets = JSONObject(required=False, help_text="only when asked: field -> [{value, count}], most frequent first")
+    count = serializers.IntegerField(required=False, help_text="only when asked: all matches")
 
 
 def _parameter(name: str, description: str, kind: Any = OpenApiTypes.STR) -> OpenApiParameter:

@@ -17,10 +17,10 @@ from apps.core.idempotency import idempotent
 from apps.core.serializers import StrictSerializer, Text
 from apps.kernels import services
 from apps.kernels.api.serializers import Reason
-from apps.kernels.models import IndexState, TagKey, TagType
+from apps.kernels.models import TagKey, TagType
 from apps.kernels.services.tag_keys import MAX_CHOICES
 
-TAG_TYPES, INDEX_STATES = TagType.choices, IndexState.choices
+TAG_TYPES = TagType.choices
 
 
 class TagKeySerializer(serializers.ModelSerializer[TagKey]):
