@@ -45,7 +45,7 @@ class InMemoryKernels:
     """A kernel source built here and now: each binding from the blueprint of its operator and layer."""
 
     def __init__(self, blueprints: Iterable[Blueprint], bindings: Iterable[Binding], *, seed: int = 0) -> None:
-        library = {(blueprint.tags["operator"], blueprint.tags["layer"]): blueprint for blueprint in blueprints}
+        library = _by_fit(blueprints)
         self._artefacts: dict[str, bytes] = {}
         self._offers: list[KernelOffer] = []
         for number, binding in enumerate(bindings):
@@ -73,6 +73,16 @@ class InMemoryKernels:
         if digest not in self._artefacts:
             raise KernelUnavailable(f"no kernel {digest}")
         return self._artefacts[digest]
+
+
+def _by_fit(blueprints: Iterable[Blueprint]) -> dict[tuple[str, str], Blueprint]:
+    """Raises ValueError: two fit the same bindings, and the figures of a run would hang on their order."""
+    library: dict[tuple[str, str], Blueprint] = {}
+    for blueprint in blueprints:
+        twin = library.setdefault((blueprint.tags["operator"], blueprint.tags["layer"]), blueprint)
+        if twin is not blueprint:
+            raise ValueError(f"{twin.name} and {blueprint.name} are for the same operator and layer: choose one")
+    return library
 
 
 class InMemoryCheckpoints:

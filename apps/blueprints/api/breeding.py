@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from apps.blueprints import diff, selectors, services
 from apps.blueprints.api.lineage import given_version
 from apps.blueprints.api.serializers import BlueprintSerializer, BlueprintVersionSerializer
+from apps.blueprints.api.views import show_submission
 from apps.blueprints.models import BlueprintVersion
 from apps.core.actors import actor_of
 from apps.core.api import ApiView
@@ -80,12 +81,6 @@ class VersionAction(ApiView):
         """Raises Http404."""
         return get_object_or_404(selectors.versions(), blueprint_id=self.kwargs["id"], number=self.kwargs["number"])
 
-    def submitted(self, submission: services.Submission) -> Response:
-        """201 for a version that was written now, 200 for one that was there."""
-        version, created = submission
-        location = f"/api/v1/blueprints/{version.blueprint_id}/versions/{version.number}"
-        return self.show(version, BlueprintVersionSerializer, code=201 if created else 200, location=location)
-
 
 class DiffView(VersionAction):
     """What this version has, and another has not: nodes, parameters, wiring, sizes, costs."""
@@ -136,7 +131,7 @@ class MutateView(VersionAction):
         """Append a version with one change to this one. The same seed gives the same change: 200 when it is there."""
         version = self.version()
         seed = self.parse(MutateRequest).get("seed", secrets.randbelow(MAX_SEED))
-        return self.submitted(services.mutate_version(version=version, seed=seed, actor=actor_of(request)))
+        return show_submission(self, services.mutate_version(version=version, seed=seed, actor=actor_of(request)))
 
 
 class CrossView(VersionAction):
@@ -149,4 +144,4 @@ class CrossView(VersionAction):
         right = given_version(given["other"], "/other")
         seed = given.get("seed", secrets.randbelow(MAX_SEED))
         crossed = services.cross_versions(left=left, right=right, seed=seed, actor=actor_of(request))
-        return self.submitted(crossed)
+        return show_submission(self, crossed)

@@ -10,6 +10,7 @@ from apps.blueprints.ops import OPS
 from apps.blueprints.spec import Graph, bind, digest, parse
 from apps.blueprints.starter import core_library, starter_digests, starter_library
 from apps.morphogenesis import checks
+from apps.morphogenesis.library import InMemoryKernels
 from apps.morphogenesis.operators import Branch, build
 
 CORE = {
@@ -76,6 +77,12 @@ def test_the_core_specs_are_those_that_the_recorded_figures_grew_from() -> None:
         "widen_conv": "307b8f799917",
         "widen_linear": "35359d0b9d2d",
     }
+
+
+def test_the_whole_library_is_never_taken_for_the_core() -> None:
+    with pytest.raises(ValueError, match="same operator and layer"):
+        InMemoryKernels(starter_library().values(), [])
+    assert InMemoryKernels(core_library().values(), []).offers() == ()
 
 
 @pytest.mark.parametrize("name", CORE)
