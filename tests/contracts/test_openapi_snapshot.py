@@ -30,6 +30,7 @@ def test_another_address_would_change_it() -> None:
     planted = SchemaGenerator(urlconf="tests.contracts.planted_urls").get_schema(request=None, public=True)
 
     assert set(planted["paths"]) - set(yaml.safe_load(SNAPSHOT.read_text())["paths"]) == {
+        f"/{PREFIX}each",
         f"/{PREFIX}open",
         f"/{PREFIX}without-scopes",
         f"/{PREFIX}wrong-scope",
