@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 import benchmarks
 
-HELPERS = {"audit_rows", "audit_writers", "database", "targets"}
+HELPERS = {"audit_rows", "audit_writers", "database", "search_rows", "targets", "web_site"}
 
 
 def areas() -> list[str]:
