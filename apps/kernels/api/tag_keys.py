@@ -21,6 +21,7 @@ from apps.kernels.models import TagKey, TagType
 from apps.kernels.services.tag_keys import MAX_CHOICES
 
 TAG_TYPES = TagType.choices
+WHY = {"type": "string", "minLength": 1, "maxLength": 4000}
 
 
 class TagKeySerializer(serializers.ModelSerializer[TagKey]):
@@ -92,7 +93,7 @@ class TagKeyView(PastView):
     @extend_schema(
         responses={204: None},
         parameters=[
-            OpenApiParameter("reason", OpenApiTypes.STR, description="kept in the audit trail"),
+            OpenApiParameter("reason", WHY, description="kept in the audit trail"),
             OpenApiParameter(
                 "If-Match", OpenApiTypes.STR, OpenApiParameter.HEADER, required=True, description="its ETag"
             ),
