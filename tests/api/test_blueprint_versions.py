@@ -229,6 +229,11 @@ class TestLineage:
     def test_a_depth_is_from_1_to_the_cap(self, admin: Caller, paths: list[str], depth: str) -> None:
         assert_problem(admin.get(f"{paths[0]}/lineage?depth={depth}"), 400, "range", "/depth")
 
+    def test_a_blueprint_without_versions_has_an_empty_one(self, admin: Caller) -> None:
+        graph = admin.get(f"/api/v1/blueprints/{BlueprintFactory().pk}/lineage").json()
+
+        assert graph == {"nodes": [], "edges": [], "complete": True}
+
     def test_an_unknown_blueprint_has_no_lineage(self, admin: Caller) -> None:
         assert_problem(admin.get(f"/api/v1/blueprints/{new_id()}/lineage"), 404)
 
