@@ -24,7 +24,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.decorators import action
 from unfold.enums import ActionVariant
-from unfold.widgets import UnfoldAdminTextareaWidget
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from apps.audit.catalogue import EVENT_TYPES
 from apps.audit.models import AuditEvent
@@ -39,6 +39,7 @@ MAX_AT_ONCE = 100
 CONFIRMED, PREVIEW = "confirmed", "preview"
 SHOWN, ANSWERS = "shown", "answers"
 """Hidden fields of the page: the rows as they were shown, and a digest of the answers that were previewed."""
+WHY = "Stands in the audit trail, for everybody who may read it."
 CHANGED = "it has changed since this page was shown: look again"
 
 
@@ -48,7 +49,7 @@ class ReasonForm(forms.Form):
     reason = forms.CharField(
         max_length=1000,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
-        help_text="Stands in the audit trail, for everybody who may read it.",
+        help_text=WHY,
     )
 
 
@@ -70,6 +71,7 @@ class Step:
     works. ``foretell`` says what would happen, for a call that cannot be made and rolled back because it reaches
     beyond the database; it raises what ``call`` would, and returns None where the call can be made. ``tell`` puts the
     events of a preview into words. ``done`` is what is said afterwards, of the result if it is a function.
+    ``now`` is what a row has of that which the answers change.
     """
 
     title: str
@@ -78,6 +80,7 @@ class Step:
     call: Callable[[Any, Actor, Mapping[str, Any]], Any]
     form: type[forms.Form] = ReasonForm
     initial: Callable[[Any], Mapping[str, Any]] = lambda row: {}
+    now: Callable[[Any], str] = lambda row: ""
     foretell: Callable[[Any, Mapping[str, Any]], tuple[str, ...] | None] = lambda row, data: None
     tell: Callable[[list[AuditEvent]], tuple[str, ...]] = lambda events: tuple(map(sentence, events))
     offered: Callable[[Any], bool] = lambda row: True
@@ -174,6 +177,11 @@ class StepAdmin(ScopedAdmin):
         cls.actions = [f"{name}_selected" for name, step in cls.steps.items() if step.is_for_many]
         cls.offered_when = {name: step.offered for name, step in cls.steps.items()}
 
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The buttons stand on the page, where many have room: in a header of one line they would run out of it."""
+        context |= {"buttons": context.get("actions_detail"), "actions_detail": None}
+        return super().render_change_form(request, context, *args, **kwargs)
+
     def take(self, request: HttpRequest, object_id: str, step: Step) -> HttpResponse:
         """The page of a step for one row: what would happen and why; then the call itself."""
         row = self.get_object(request, object_id)
@@ -248,6 +256,7 @@ class StepAdmin(ScopedAdmin):
             "title": step.title,
             "opts": self.opts,
             "original": row,
+            "now": step.now(row) if row is not None else "",
             "step": step,
             "form": form,
             "effects": effects,
@@ -361,12 +370,22 @@ class ServiceForm(forms.ModelForm):
 
     actor: Actor
 
+    shown = forms.CharField(required=False, widget=forms.HiddenInput)
+    """The version of the row that the page showed; it is no answer, and ``write`` does not get it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial["shown"] = version_of(self.instance)
+
     def write(self) -> Any:
         """Call the service with ``cleaned_data`` and ``actor``; returns the row."""
         raise NotImplementedError
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc]
+        shown = self.cleaned_data.pop("shown", "")
+        if shown not in {"", version_of(self.instance)}:
+            self.add_error(None, CHANGED)
         if self.errors:
             return
         try:
@@ -375,11 +394,17 @@ class ServiceForm(forms.ModelForm):
             refuse(self, error)
 
 
+class ReasonedForm(ServiceForm):
+    """A change asks why."""
+
+    reason = forms.CharField(max_length=1000, widget=UnfoldAdminTextInputWidget, help_text=WHY)
+
+
 class ServiceFormAdmin(StepAdmin):
     """Adds (and, where the subclass says so, changes) rows by a ``ServiceForm``."""
 
     add_form: type[ServiceForm] | None = None
-    change_form: type[ServiceForm] | None = None
+    change_form: type[ReasonedForm] | None = None
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.add_form is not None and self.has_write_permission(request)
@@ -392,6 +417,14 @@ class ServiceFormAdmin(StepAdmin):
         if base is not None and (change or obj is None):
             kwargs["form"] = type(base.__name__, (base,), {"actor": actor_of(request)})
         return super().get_form(request, obj, change=change, **kwargs)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """A change asks why, and tells which version of the row it was made to."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is None or not self.has_change_permission(request, obj):
+            return fieldsets
+        (title, first), *rest = fieldsets
+        return [(title, {**first, "fields": [*first["fields"], "reason", "shown"]}), *rest]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         written = form.write()

@@ -9,16 +9,16 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeNumericFilter
 from unfold.decorators import display
-from unfold.widgets import UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
 
-from apps.accounts.admin_steps import PrettyJSONField, ServiceForm, ServiceFormAdmin, Step
+from apps.accounts.admin_steps import PrettyJSONField, ReasonedForm, ServiceForm, ServiceFormAdmin, Step, StepAdmin
 from apps.accounts.roles import Scope
 from apps.blueprints import services
 from apps.blueprints.lifecycle import VersionState
-from apps.blueprints.models import Blueprint, BlueprintVersion
+from apps.blueprints.models import Blueprint, BlueprintVersion, VersionLineage
 from apps.core.actors import Actor
 from apps.core.admin import ScopedAdmin
-from apps.core.admin_display import link, number, short, state_column
+from apps.core.admin_display import link, number, short, state_column, whole
 
 VERSION_LABELS = {
     VersionState.SUBMITTED: "info",
@@ -80,14 +80,7 @@ class BlueprintAddForm(ServiceForm):
         return services.create_blueprint(**self.cleaned_data, actor=self.actor)
 
 
-class BlueprintChangeForm(BlueprintAddForm):
-    reason = forms.CharField(
-        max_length=1000,
-        required=False,
-        widget=UnfoldAdminTextInputWidget,
-        help_text="Stands in the audit trail, for everybody who may read it.",
-    )
-
+class BlueprintChangeForm(ReasonedForm, BlueprintAddForm):
     class Meta(BlueprintAddForm.Meta):
         fields = ["title", "card", "tags"]
 
@@ -115,11 +108,6 @@ class BlueprintAdmin(ServiceFormAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         return super().get_readonly_fields(request, obj) if obj is not None else []
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        (title, first), *rest = super().get_fieldsets(request, obj)
-        asks_why = obj is not None and self.has_change_permission(request, obj)
-        return [(title, {**first, "fields": [*first["fields"], *(["reason"] if asks_why else [])]}), *rest]
-
     def get_queryset(self, request: HttpRequest) -> QuerySet[Blueprint]:
         return super().get_queryset(request).annotate(version_count=Count("versions"))
 
@@ -128,10 +116,87 @@ class BlueprintAdmin(ServiceFormAdmin):
         return int(blueprint.version_count)
 
 
+class CloneForm(forms.Form):
+    name = forms.CharField(
+        max_length=100, widget=UnfoldAdminTextInputWidget, help_text="Of the new blueprint. It never changes."
+    )
+
+
+class SeedForm(forms.Form):
+    seed = forms.IntegerField(
+        min_value=0,
+        max_value=2**31 - 1,
+        initial=1,
+        widget=UnfoldAdminIntegerFieldWidget,
+        help_text="The same seed gives the same spec.",
+    )
+
+
+class CrossForm(SeedForm):
+    other = forms.ModelChoiceField(
+        BlueprintVersion.objects.all(),
+        label="Other version",
+        widget=UnfoldAdminTextInputWidget,
+        help_text="The id of a version with the same contract: operator, input and output.",
+        error_messages={"invalid_choice": "There is no version with this id."},
+    )
+    field_order = ["other", "seed"]
+
+
+def _made(made: services.Submission) -> str:
+    return (
+        f"{made.version} was made from it" if made.created else f"{made.version} is that already: nothing was written"
+    )
+
+
+CLONE = Step(
+    title="Clone",
+    promises=(
+        "A blueprint of its own starts with this version's spec, card and tags.",
+        "Its lineage says where it came from. This blueprint does not change.",
+    ),
+    done=lambda blueprint: f"cloned as {blueprint}",
+    call=lambda version, actor, data: services.clone_blueprint(version=version, name=data["name"], actor=actor),
+    form=CloneForm,
+    icon="content_copy",
+    is_for_many=False,
+)
+MUTATE = Step(
+    title="Mutate",
+    promises=(
+        "The blueprint gets a next version: this one with one change that the seed draws.",
+        "It keeps the operator's rule, so it is still nothing at birth. Nothing is compiled yet.",
+        "If the blueprint has that spec already, nothing is written.",
+    ),
+    done=_made,
+    call=lambda version, actor, data: services.mutate_version(version=version, seed=data["seed"], actor=actor),
+    form=SeedForm,
+    icon="shuffle",
+)
+CROSS = Step(
+    title="Cross with another",
+    promises=(
+        "The blueprint gets a next version: a combination of this one and the other that the seed draws.",
+        "Its lineage has both, with the share of its nodes that came from each. Nothing is compiled yet.",
+        "If the blueprint has that spec already, nothing is written.",
+    ),
+    done=_made,
+    call=lambda version, actor, data: services.cross_versions(
+        left=version, right=data["other"], seed=data["seed"], actor=actor
+    ),
+    form=CrossForm,
+    icon="merge",
+    is_for_many=False,
+)
+
+
 @admin.register(BlueprintVersion)
-class BlueprintVersionAdmin(ScopedAdmin):
-    read_scope = Scope.LIBRARY_READ
+class BlueprintVersionAdmin(StepAdmin):
+    """A version never changes: its buttons make others from it."""
+
+    read_scope, write_scope = Scope.LIBRARY_READ, Scope.LIBRARY_WRITE
     subject_type = "blueprint_version"
+    steps = {"clone": CLONE, "mutate": MUTATE, "cross": CROSS}
 
     list_display = ["version", "state_label", "operator", "size", "digest_short", "created_at"]
     list_filter = [("state", ChoicesDropdownFilter), "operator", ("parameters", RangeNumericFilter)]
@@ -139,7 +204,7 @@ class BlueprintVersionAdmin(ScopedAdmin):
     search_fields = ["blueprint__name", "digest__startswith", "id__exact"]
     fieldsets = [
         (None, {"fields": ["blueprint_link", "number", "state_label", "operator", "size"]}),
-        ("Spec", {"fields": ["spec", "digest"]}),
+        ("Spec", {"fields": ["spec", "whole_digest"]}),
         ("Row", {"fields": ["id", "created_at", "updated_at"]}),
     ]
 
@@ -160,3 +225,28 @@ class BlueprintVersionAdmin(ScopedAdmin):
     @display(description="digest")
     def digest_short(self, version: BlueprintVersion) -> str:
         return short(version.digest)
+
+    @display(description="digest")
+    def whole_digest(self, version: BlueprintVersion) -> str:
+        return whole(version.digest)
+
+
+@admin.register(VersionLineage)
+class VersionLineageAdmin(ScopedAdmin):
+    """Which version came from which; edges are never changed."""
+
+    read_scope = Scope.LIBRARY_READ
+
+    list_display = ["child_link", "kind", "parent_link", "weight", "created_at"]
+    list_filter = ["kind"]
+    list_select_related = ["child__blueprint", "parent__blueprint"]
+    search_fields = ["child__blueprint__name", "parent__blueprint__name"]
+    fields = ["child_link", "kind", "parent_link", "weight", "run_id", "id", "created_at"]
+
+    @display(description="version", ordering="child__blueprint__name")
+    def child_link(self, edge: VersionLineage) -> str:
+        return link(edge.child)
+
+    @display(description="came from", ordering="parent__blueprint__name")
+    def parent_link(self, edge: VersionLineage) -> str:
+        return link(edge.parent)

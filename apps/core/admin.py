@@ -3,6 +3,7 @@
 Writing goes through services only: see ``accounts.admin_steps`` for buttons with a reason and a preview.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -129,12 +130,8 @@ class ScopedAdmin(ModelAdmin):
 
     def _neighbours(self, request: HttpRequest, row: Model) -> Iterator[Neighbours]:
         """Lists of rows that point to this one, as far as this user may read them, and its audit events."""
-        by_key = [
-            (relation.related_model._meta.label_lower, f"{relation.field.name}__exact", row.pk, relation.related_name)
-            for relation in self.opts.get_fields(include_hidden=True)
-            if relation.one_to_many and relation.auto_created
-        ]
-        by_column = [(label, f"{column}__exact", getattr(row, own), None) for label, column, own in self.neighbours]
+        by_key = [(label, lookup, row.pk, name) for label, lookup, name in self._pointing()]
+        by_column = [(label, f"{column}__exact", getattr(row, own), "") for label, column, own in self.neighbours]
         registry = {model._meta.label_lower: page for model, page in self.admin_site._registry.items()}
         for label, lookup, value, name in [*by_key, *by_column]:
             page = registry.get(label)
@@ -142,13 +139,24 @@ class ScopedAdmin(ModelAdmin):
                 continue
             opts = page.opts
             yield Neighbours(
-                title=str(capfirst(name if page is self and name else opts.verbose_name_plural)),
+                title=str(capfirst(name or opts.verbose_name_plural)),
                 url=f"{reverse(f'admin:{opts.app_label}_{opts.model_name}_changelist')}?{lookup}={value}",
                 count=page.model._default_manager.filter(**{lookup: value}).count(),
             )
         trail = registry.get("audit.auditevent")
         if self.subject_type and trail is not None and trail.has_view_permission(request):
             yield Neighbours(title="Audit events", url=self._trail_url(row))
+
+    def _pointing(self) -> Iterator[tuple[str, str, str]]:
+        """(model, lookup, name) of each foreign key to this table; a name only where that of its table does not tell."""
+        keys = [key for key in self.opts.get_fields(include_hidden=True) if key.one_to_many and key.auto_created]
+        tables = Counter(key.related_model for key in keys)
+        for key in keys:
+            is_own = key.related_model is self.model
+            if is_own and key.hidden:
+                continue  # nothing says what the list would be of
+            name = key.related_name.replace("_", " ") if is_own or tables[key.related_model] > 1 else ""
+            yield key.related_model._meta.label_lower, f"{key.field.name}__exact", name
 
     # --- Buttons
 

@@ -7,8 +7,8 @@ from typing import Any
 from django.db.models import Model
 from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, reverse
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 from unfold.decorators import display
 
 EMPTY = "–"
@@ -70,6 +70,17 @@ def short(digest: str | None) -> str | SafeString:
     if not digest:
         return EMPTY
     return format_html('<span class="font-mono" title="{}">{}</span>', digest, digest[:12])
+
+
+def whole(digest: str | None) -> str | SafeString:
+    """All of a digest, in pieces between which a narrow window may break it."""
+    pieces = ((digest or "")[start : start + 16] for start in range(0, len(digest or ""), 16))
+    return format_html_join(mark_safe("<wbr>"), "{}", ((piece,) for piece in pieces)) or EMPTY
+
+
+def on_one_line(text: object) -> SafeString:
+    """For narrow columns of lists."""
+    return format_html('<span class="whitespace-nowrap">{}</span>', text)
 
 
 def size(count: int | None) -> str:

@@ -601,5 +601,25 @@ def _(world: World) -> Call:
     return Call(id=kernel.pk)
 
 
+@write("POST /library/retirement/policies/{id}/plan", "retention.planned")
+def _(world: World) -> Call:
+    return Call(id=retention_policy(SYSTEM).pk, body={"reason": "monthly"})
+
+
+@write("POST /library/retirement/plans/{id}/approve", "retention.transition")
+def _(world: World) -> Call:
+    return Call(id=retention_plan(SYSTEM).pk, body={"reason": "looked at"})
+
+
+@write("POST /library/retirement/plans/{id}/apply", "retention.applied")
+def _(world: World) -> Call:
+    return Call(id=retention_plan(SYSTEM, approved=True).pk)
+
+
+@write("POST /library/retirement/plans/{id}/discard", "retention.transition")
+def _(world: World) -> Call:
+    return Call(id=retention_plan(SYSTEM).pk, body={"reason": "no"})
+
+
 def written_report() -> AuditReport:
     return audit.write_report(report=report_of_an_empty_trail(SYSTEM))

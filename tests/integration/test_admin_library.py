@@ -1,7 +1,7 @@
 """The admin of assets: the queue of kernels that wait for a person, and steps that ask for more than a reason."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import pytest
@@ -14,11 +14,25 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.accounts.roles import Role
 from apps.audit.models import AuditEvent
+from apps.blueprints.models import BlueprintVersion, VersionLineage
+from apps.blueprints.starter import starter_library
 from apps.core.actors import SYSTEM
+from apps.core.ids import new_id
+from apps.core.lineage import LineageKind
 from apps.kernels import curation_queue, services
 from apps.kernels.cache import KernelStore
-from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import AliasPeriod, Kernel, KernelAlias, KernelChunk, KernelUse, StorageTier
+from apps.kernels.lifecycle import KernelState, PlanState
+from apps.kernels.models import (
+    AliasPeriod,
+    Kernel,
+    KernelAlias,
+    KernelChunk,
+    KernelUse,
+    RetentionPlan,
+    RetentionPolicy,
+    StorageTier,
+    TagKey,
+)
 from tests.support import factories, tables
 
 pytestmark = pytest.mark.django_db
@@ -352,30 +366,271 @@ class TestAliases:
         assert AliasPeriod.objects.get().ended_at is not None
 
 
+class TestTags:
+    def send(self, client: Client, kernel: Kernel, **answers: str) -> Any:
+        return client.post(url_of(kernel, "tag"), {**YES, **answers})
+
+    def test_named_keys_change_and_others_stay(self, client: Client, curator: User) -> None:
+        kernel = kernel_in(tags={"arch": "mlp", "old": 1, "rank": 2})
+
+        self.send(client, kernel, tags='{"arch": "conv"}', remove="old, nowhere")
+
+        kernel.refresh_from_db()
+        assert kernel.tags == {"arch": "conv", "rank": 2}
+
+    @pytest.mark.parametrize(
+        ("answers", "field", "error"),
+        [
+            ({}, "tags", "Say at least one tag to set or to take away."),
+            ({"tags": "[1]"}, "tags", "must be an object"),
+            ({"tags": "{not json"}, "tags", "Enter a valid JSON."),
+            ({"tags": '{"a": {"b": 1}}'}, "tags", "/tags/a: must be text"),
+            ({"tags": '{"a": 1}', "remove": "a"}, "remove", "a cannot be set and taken away at once."),
+        ],
+    )
+    def test_what_cannot_be_is_told_at_its_field(
+        self, client: Client, curator: User, answers: dict[str, str], field: str, error: str
+    ) -> None:
+        answer = self.send(client, kernel_in(), **answers)
+
+        assert answer.context["form"].errors[field][0].startswith(error)
+        assert since_login() == []
+
+
+class TestCuration:
+    def test_a_pin_lasts_until_the_day_begins(self, client: Client, curator: User) -> None:
+        kernel, day = kernel_in(), timezone.now().date() + 30 * DAY
+
+        client.post(url_of(kernel, "pin"), {**YES, "pinned_until": f"{day}"})
+
+        kernel.refresh_from_db()
+        assert kernel.pinned_until == datetime.combine(day, time.min, UTC)
+
+    def test_a_pin_in_the_past_is_refused_at_its_field(self, client: Client, curator: User) -> None:
+        answer = client.post(url_of(kernel_in(), "pin"), {**YES, "pinned_until": "2020-01-01"})
+
+        assert "must be in the future" in answer.context["form"].errors["pinned_until"][0]
+
+    def test_a_hold_is_kept_by_retirement_until_it_is_lifted(self, client: Client, curator: User) -> None:
+        kernel = kernel_in()
+        client.post(url_of(kernel, "hold"), YES)
+
+        (refused,) = client.get(url_of(kernel, "retire")).context["effects"]
+        client.post(url_of(kernel, "lift_hold"), YES)
+        (allowed,) = client.get(url_of(kernel, "retire")).context["effects"]
+
+        assert refused.refusal == "the kernel stays: under legal hold"
+        assert allowed.refusal == ""
+
+    def test_a_successor_of_another_contract_is_refused_at_its_field(self, client: Client, curator: User) -> None:
+        other = kernel_in(compat={"operator": "residual", "input": [1], "output": [1]})
+
+        answer = client.post(url_of(kernel_in(), "name_successor"), {**YES, "successor": str(other.pk)})
+
+        assert answer.context["form"].errors["successor"][0].startswith("fits other slots")
+
+    def test_a_successor_that_is_not_there_is_refused_at_its_field(self, client: Client, curator: User) -> None:
+        url = url_of(kernel_in(), "name_successor")
+
+        for key in ("nonsense", str(new_id())):
+            assert client.post(url, {**YES, "successor": key}).context["form"].errors["successor"]
+
+    def test_a_move_of_a_kernel_that_a_run_holds_is_refused_in_the_preview(self, client: Client, curator: User) -> None:
+        kernel = held_by_a_run(kernel_in())
+
+        answer = client.post(url_of(kernel, "move_tier"), {"tier": "cold", "reason": "space", "preview": "1"})
+
+        assert answer.context["form"].non_field_errors()[0].startswith("a run holds this kernel")
+
+
+class TestRetirement:
+    def policy(self, **settings: Any) -> RetentionPolicy:
+        criteria = {"unused_for_days": 0, "grace_days": 0, "max_share": 1.0, **settings}
+        return services.create_policy(name="unused", actor=SYSTEM, **criteria)
+
+    def test_a_policy_without_a_criterion_is_refused_at_its_field(self, client: Client, curator: User) -> None:
+        guards = {"max_share": "0.2", "grace_days": "7", "purge_after_days": "30"}
+
+        answer = client.post("/admin/kernels/retentionpolicy/add/", {**guards, "name": "empty", "reason": "try"})
+
+        assert answer.context["adminform"].form.errors["unused_for_days"][0].startswith("set at least one of")
+        assert not RetentionPolicy.objects.exists()
+
+    def test_a_match_that_does_not_parse_is_refused_at_its_field(self, client: Client, curator: User) -> None:
+        policy = {"max_share": "0.2", "grace_days": "7", "purge_after_days": "30", "unused_for_days": "9"}
+
+        answer = client.post(
+            "/admin/kernels/retentionpolicy/add/", {**policy, "name": "odd", "match": "tags.a ==", "reason": "try"}
+        )
+
+        assert answer.status_code == 200
+        assert answer.context["adminform"].form.errors
+
+    def test_a_change_to_a_policy_that_changed_since_it_was_shown_is_refused(
+        self, client: Client, curator: User
+    ) -> None:
+        policy = self.policy()
+        page = client.get(url_of(policy))
+        services.update_policy(policy=policy, unused_for_days=9, actor=SYSTEM)
+
+        shown = page.context["adminform"].form["shown"].value()
+        data = {"unused_for_days": "5", "max_share": "1", "grace_days": "0", "purge_after_days": "30", "reason": "x"}
+        answer = client.post(url_of(policy), {**data, "shown": shown})
+
+        policy.refresh_from_db()
+        assert 'name="shown"' in page.content.decode()
+        assert answer.context["adminform"].form.non_field_errors() == [
+            "it has changed since this page was shown: look again"
+        ]
+        assert policy.unused_for_days == 9
+
+    def test_a_plan_is_previewed_made_approved_and_applied(self, client: Client, curator: User) -> None:
+        kernel, pinned = kernel_in(), kernel_in(pinned_until=timezone.now() + DAY)
+        policy = self.policy()
+
+        (effect,) = client.get(url_of(policy, "make_plan")).context["effects"]
+        made = client.post(url_of(policy, "make_plan"), YES)
+        plan = RetentionPlan.objects.get()
+        client.post(url_of(plan, "approve"), YES)
+        (told,) = client.get(url_of(plan, "apply")).context["effects"]
+        applied = client.post(url_of(plan, "apply"), {"confirmed": "1"})
+
+        kernel.refresh_from_db(), pinned.refresh_from_db()
+        assert effect.events == ("lists 1 kernels to retire; their purge would free 2.0 KiB", "keeps 1 for: pinned")
+        assert made.headers["Location"] == url_of(plan)
+        assert told.events == ("1 retired",)
+        assert f"{plan}: 1 retired" in messages_of(applied)
+        assert (kernel.state, pinned.state) == (KernelState.RETIRED, KernelState.VALIDATED)
+
+    def test_a_plan_that_is_not_approved_is_not_applied(self, client: Client, curator: User) -> None:
+        kernel = kernel_in()
+        plan = services.make_plan(policy=self.policy(), actor=SYSTEM)
+
+        answer = client.post(url_of(plan, "apply"), {"confirmed": "1"})
+
+        kernel.refresh_from_db()
+        assert answer.context["form"].non_field_errors() == ["the plan is PLANNED: only an APPROVED one is applied"]
+        assert kernel.state == KernelState.VALIDATED
+
+    @pytest.mark.parametrize(
+        ("state", "offered"),
+        [
+            (PlanState.PLANNED, {"approve", "discard"}),
+            (PlanState.APPROVED, {"apply", "discard"}),
+            (PlanState.APPLIED, set()),
+            (PlanState.DISCARDED, set()),
+        ],
+    )
+    def test_a_plan_offers_what_its_state_allows(
+        self, client: Client, curator: User, state: str, offered: set[str]
+    ) -> None:
+        plan = services.make_plan(policy=self.policy(), actor=SYSTEM)
+        steps = {
+            PlanState.APPROVED: [services.approve_plan],
+            PlanState.APPLIED: [services.approve_plan, _applied],
+            PlanState.DISCARDED: [services.discard_plan],
+        }
+        for step in steps.get(PlanState(state), []):
+            step(plan=plan, reason="test", actor=SYSTEM)
+
+        assert {button["path"].split("/")[-2] for button in client.get(url_of(plan)).context["buttons"]} == offered
+
+
+def _applied(*, plan: RetentionPlan, reason: str, actor: Any) -> RetentionPlan:
+    return services.apply_plan(plan=plan, actor=actor)
+
+
+class TestTagKeys:
+    def test_choices_are_written_one_a_line(self, client: Client, curator: User) -> None:
+        client.post("/admin/kernels/tagkey/add/", {"name": "arch", "type": "text", "choices": "conv\n\n attn "})
+
+        key = TagKey.objects.get()
+        assert key.choices == ["conv", "attn"]
+        assert client.get(url_of(key)).context["adminform"].form["choices"].value() == "conv\nattn"
+
+    def test_choices_of_a_number_are_refused_at_their_field(self, client: Client, curator: User) -> None:
+        answer = client.post("/admin/kernels/tagkey/add/", {"name": "rank", "type": "number", "choices": "1"})
+
+        assert answer.context["adminform"].form.errors["choices"] == ["only a text has choices"]
+
+    def test_a_removed_declaration_is_gone_and_kernels_keep_their_values(self, client: Client, curator: User) -> None:
+        key = services.declare_tag(name="arch", type="text", actor=SYSTEM)
+        kernel = kernel_in(tags={"arch": "conv"})
+
+        answer = client.post(url_of(key, "remove"), YES)
+
+        kernel.refresh_from_db()
+        assert answer.headers["Location"] == "/admin/kernels/tagkey/"
+        assert (TagKey.objects.count(), kernel.tags) == (0, {"arch": "conv"})
+
+
+class TestVersions:
+    def version(self) -> BlueprintVersion:
+        return factories.BlueprintVersionFactory(blueprint=factories.BlueprintFactory(next_number=2), number=1)
+
+    def test_a_clone_starts_a_blueprint_with_its_lineage(self, client: Client, curator: User) -> None:
+        version = self.version()
+
+        answer = client.post(url_of(version, "clone"), {"name": "copy"})
+
+        edge = VersionLineage.objects.get()
+        assert messages_of(answer) == {f"{version}: cloned as copy"}
+        assert (edge.parent, edge.child.blueprint.name, edge.kind) == (version, "copy", LineageKind.CLONED)
+
+    def test_a_mutation_is_previewed_and_becomes_the_next_version(self, client: Client, curator: User) -> None:
+        version = self.version()
+
+        page = client.post(url_of(version, "mutate"), {"seed": "3", "preview": "1"})
+        client.post(url_of(version, "mutate"), {"seed": "3", "confirmed": "1", "answers": page.context["answers"]})
+
+        (effect,) = page.context["effects"]
+        assert any("version" in event for event in effect.events)
+        assert version.blueprint.versions.count() == 2
+
+    def test_a_name_that_is_taken_is_refused_at_its_field(self, client: Client, curator: User) -> None:
+        version = self.version()
+
+        answer = client.post(url_of(version, "clone"), {"name": version.blueprint.name})
+
+        assert answer.context["form"].errors
+        assert BlueprintVersion.objects.count() == 1
+
+    def test_versions_of_other_contracts_cannot_be_crossed(self, client: Client, curator: User) -> None:
+        version = self.version()
+        other = factories.BlueprintVersionFactory(spec=starter_library()["residual_conv"].spec)
+
+        answer = client.post(url_of(version, "cross"), {"seed": "1", "other": str(other.pk)})
+
+        assert answer.context["form"].errors["other"]
+
+
 class TestRoles:
     """Viewers see nothing, operators read, curators act."""
 
-    PAGES = ("kernel", "kernelalias", "aliasperiod", "kernelvariant", "kernellineage")
+    PAGES = (
+        *("kernel", "kernelalias", "aliasperiod", "kernelvariant", "kernellineage"),
+        *("tagkey", "retentionpolicy", "retentionplan", "retentionitem"),
+    )
 
-    @pytest.mark.parametrize("page", PAGES)
-    def test_a_viewer_is_not_let_in(self, client: Client, page: str) -> None:
+    def test_a_viewer_is_not_let_in(self, client: Client) -> None:
         client.force_login(factories.UserFactory(role=Role.VIEWER))
 
-        assert client.get(f"/admin/kernels/{page}/", follow=True).status_code == 403
+        answers = {page: client.get(f"/admin/kernels/{page}/", follow=True).status_code for page in self.PAGES}
 
-    @pytest.mark.parametrize("page", PAGES)
-    def test_an_operator_reads_and_is_offered_no_button(self, client: Client, page: str) -> None:
+        assert set(answers.values()) == {403}
+
+    def test_an_operator_reads_and_is_offered_no_action(self, client: Client) -> None:
         client.force_login(factories.UserFactory(role=Role.OPERATOR))
 
-        answer = client.get(f"/admin/kernels/{page}/")
+        answers = {page: client.get(f"/admin/kernels/{page}/") for page in self.PAGES}
 
-        assert answer.status_code == 200
-        assert answer.context["action_form"] is None
+        assert {answer.status_code for answer in answers.values()} == {200}
+        assert {page for page, answer in answers.items() if answer.context["action_form"]} == set()
 
     def test_an_operator_sees_a_kernel_without_buttons(self, client: Client) -> None:
         client.force_login(factories.UserFactory(role=Role.OPERATOR))
 
-        assert client.get(url_of(kernel_in())).context["actions_detail"] == []
+        assert client.get(url_of(kernel_in())).context["buttons"] == []
 
     def test_a_curator_is_offered_what_can_be_done_to_a_kernel(self, client: Client, curator: User) -> None:
         offered = {
@@ -397,4 +652,4 @@ class TestRoles:
 
 
 def _buttons(client: Client, state: str) -> list[dict[str, Any]]:
-    return list(client.get(url_of(kernel_in(state))).context["actions_detail"])
+    return list(client.get(url_of(kernel_in(state))).context["buttons"])

@@ -220,7 +220,7 @@ class TestRefusals:
         run = factories.RunFactory(state=state)
         TrainingRun.objects.filter(pk=run.pk).update(command=command)
 
-        buttons = client.get(url_of(run)).context["actions_detail"]
+        buttons = client.get(url_of(run)).context["buttons"]
 
         assert [button["path"].rstrip("/").rpartition("/")[2] for button in buttons] == offered
 

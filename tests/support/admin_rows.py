@@ -10,11 +10,12 @@ from django.urls import URLPattern, URLResolver, reverse
 
 from apps.accounts.models import Workspace
 from apps.audit.services import record, request_report
+from apps.blueprints.models import VersionLineage
 from apps.core.actors import SYSTEM
 from apps.core.lineage import LineageKind
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import KernelLineage, KernelVariant, RetentionItem
-from apps.kernels.services import create_policy, make_plan, set_alias
+from apps.kernels.models import KernelLineage, KernelVariant, RetentionItem, TagType
+from apps.kernels.services import create_policy, declare_tag, make_plan, set_alias
 from apps.training.lifecycle import RunState
 from tests.support import factories
 
@@ -39,6 +40,10 @@ def make_rows() -> dict[str, Model]:
             kernel=kernel, memory_format="channels_last", dtype="bfloat16", digest=kernel.digest, size=kernel.size
         ),
         KernelLineage.objects.create(child=kernel, parent=factories.KernelFactory(), kind=LineageKind.DERIVED),
+        VersionLineage.objects.create(
+            child=kernel.blueprint_version, parent=factories.BlueprintVersionFactory(), kind=LineageKind.DERIVED
+        ),
+        declare_tag(name=f"tag_{kernel.pk.hex}", type=TagType.TEXT, actor=SYSTEM),
         alias,
         alias.periods.get(),
         policy,

@@ -20,7 +20,7 @@ from unfold.decorators import display
 from apps.accounts.admin_steps import StepAdmin
 from apps.accounts.roles import Scope
 from apps.core.admin import ScopedAdmin
-from apps.core.admin_display import EMPTY, chip, link, number, short, size, state_column
+from apps.core.admin_display import EMPTY, chip, link, number, on_one_line, short, size, state_column, whole
 from apps.kernels import curation_queue
 from apps.kernels.admin.steps import STEPS
 from apps.kernels.lifecycle import KernelState
@@ -64,7 +64,7 @@ class KernelAdmin(StepAdmin):
 
     list_display = [
         *("name", "state_label", "waits_for_chips", "storage_tier", "chance_of_failure", "stored_size"),
-        *("usage_count", "digest_short", "created_at"),
+        *("usage_count", "created_at"),
     ]
     list_filter = [
         WaitsForFilter,
@@ -87,7 +87,10 @@ class KernelAdmin(StepAdmin):
                 ]
             },
         ),
-        ("Artefact", {"fields": ["digest", "stored_size", "storage_tier", "awaits_upload", "bindings", "compat"]}),
+        (
+            "Artefact",
+            {"fields": ["whole_digest", "stored_size", "storage_tier", "awaits_upload", "bindings", "compat"]},
+        ),
         ("Proof", {"fields": ["pipeline", "compile_ms", "report", "metrics", "toolchain", "hardware"]}),
         ("Use", {"fields": ["usage_count", "last_used_at", "tags", "pinned_until", "legal_hold", "successor_link"]}),
         ("Row", {"fields": ["workspace", "id", "created_at", "updated_at", "retired_at", "purge_after"]}),
@@ -131,7 +134,7 @@ class KernelAdmin(StepAdmin):
         """That its next graft is not kept, with how sure that is."""
         if kernel.risk is None:
             return EMPTY
-        return f"{kernel.risk:.0%} ({number(kernel.risk_confidence, '.0%')} sure)"
+        return on_one_line(f"{kernel.risk:.0%} ({number(kernel.risk_confidence, '.0%')} sure)")
 
     @display(description="parameters", ordering="parameters")
     def parameter_count(self, kernel: Kernel) -> str:
@@ -139,11 +142,15 @@ class KernelAdmin(StepAdmin):
 
     @display(description="size", ordering="size")
     def stored_size(self, kernel: Kernel) -> str:
-        return size(kernel.size)
+        return on_one_line(size(kernel.size))
 
     @display(description="digest", ordering="digest")
     def digest_short(self, kernel: Kernel) -> str:
         return short(kernel.digest)
+
+    @display(description="digest")
+    def whole_digest(self, kernel: Kernel) -> str:
+        return whole(kernel.digest)
 
 
 def _concerns(kernel: Any) -> Iterator[curation_queue.Concern]:
@@ -161,7 +168,7 @@ class KernelVariantAdmin(ScopedAdmin):
     list_select_related = ["kernel"]
     search_fields = ["kernel__name", "digest__startswith"]
     ordering = ["-id"]
-    fields = ["kernel_link", "dtype", "memory_format", "stored_size", "digest", "report", "id", "created_at"]
+    fields = ["kernel_link", "dtype", "memory_format", "stored_size", "whole_digest", "report", "id", "created_at"]
 
     @display(description="kernel", ordering="kernel__name")
     def kernel_link(self, variant: KernelVariant) -> str:
@@ -174,6 +181,10 @@ class KernelVariantAdmin(ScopedAdmin):
     @display(description="digest")
     def digest_short(self, variant: KernelVariant) -> str:
         return short(variant.digest)
+
+    @display(description="digest")
+    def whole_digest(self, variant: KernelVariant) -> str:
+        return whole(variant.digest)
 
 
 @admin.register(KernelLineage)

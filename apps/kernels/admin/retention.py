@@ -11,9 +11,9 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateTimeFilter
 from unfold.decorators import display
-from unfold.widgets import UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminTextareaWidget
 
-from apps.accounts.admin_steps import ServiceForm, ServiceFormAdmin, Step, StepAdmin
+from apps.accounts.admin_steps import ReasonedForm, ServiceFormAdmin, Step, StepAdmin
 from apps.accounts.roles import Scope
 from apps.audit.models import AuditEvent
 from apps.core.admin import ScopedAdmin
@@ -35,20 +35,43 @@ CRITERIA = (
 )
 GUARDS = ("max_share", "max_bytes", "grace_days", "purge_after_days")
 
+LABELS = {
+    "is_enabled": "Makes plans daily",
+    "match": "Kernels",
+    "unused_for_days": "Unused for (days)",
+    "older_than_days": "Older than (days)",
+    "keep_latest": "All but the newest",
+    "keep_best": "All but the best",
+    "storage_cap_bytes": "Storage cap (bytes)",
+    "max_share": "Largest share",
+    "max_bytes": "Most bytes",
+    "grace_days": "Grace (days)",
+    "purge_after_days": "Restorable for (days)",
+}
+HELP = {
+    "is_enabled": "A plan to be looked at; none is ever applied by itself.",
+    "match": "In the language of the search: tags.arch = 'conv' and usage_count < 3. Empty: every kernel.",
+    "metric": "A key of the kernels' metrics: what the next field and “All but the best” look at.",
+    "metric_below": "Kernels without the metric stay.",
+    "risk_above": "0 to 1: the probability that the next graft is not kept. Kernels without outcomes stay.",
+    "storage_cap_bytes": "The least recently used go until the others fit.",
+    "max_share": "0 to 1: of the kernels in use, what one plan may retire.",
+    "max_bytes": "What one plan may retire.",
+    "grace_days": "Younger kernels stay.",
+    "purge_after_days": "After that the bytes are freed for good.",
+}
+
 
 # --- Policies
 
 
-class PolicyForm(ServiceForm):
-    reason = forms.CharField(
-        max_length=1000,
-        widget=UnfoldAdminTextInputWidget,
-        help_text="Stands in the audit trail, for everybody who may read it.",
-    )
-
+class PolicyForm(ReasonedForm):
     class Meta:
         model = RetentionPolicy
         fields = ["name", "description", "is_enabled", "match", *CRITERIA, *GUARDS]
+        labels = LABELS
+        help_texts = HELP
+        widgets = {"match": UnfoldAdminTextareaWidget(attrs={"rows": 2, "class": "font-mono", "spellcheck": "false"})}
 
     def write(self) -> RetentionPolicy:
         return services.create_policy(**self.cleaned_data, actor=self.actor)
@@ -100,23 +123,15 @@ class RetentionPolicyAdmin(ServiceFormAdmin):
     list_filter = ["is_enabled"]
     search_fields = ["name", "description", "match", "id__exact"]
     ordering = ["name"]
-    readonly_fields = ["workspace", "id", "created_at", "updated_at"]
-    add_fieldsets = [
+    fieldsets = [
         (None, {"fields": ["name", "description", "is_enabled", "match"]}),
         ("Criteria: all that are set must hold", {"fields": [*CRITERIA]}),
         ("Guards", {"fields": [*GUARDS]}),
-        ("Why", {"fields": ["reason"]}),
     ]
+    add_fieldsets = [*fieldsets, ("Why", {"fields": ["reason"]})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        return ["name", *super().get_readonly_fields(request, obj)] if obj is not None else []
-
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        if obj is None:
-            return super().get_fieldsets(request, obj)
-        asked = self.add_fieldsets if self.has_change_permission(request, obj) else self.add_fieldsets[:-1]
-        times = {"fields": ["workspace", "id", self._times["created_at"], self._times["updated_at"]]}
-        return [*asked, ("Row", times)]
+        return ["name"] if obj is not None else []
 
     def after_step(self, request: HttpRequest, row: Model, step: Step, result: Any) -> HttpResponse:
         """To the plan that was made: it is there to be looked at."""

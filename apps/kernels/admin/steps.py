@@ -1,5 +1,6 @@
 """The buttons on kernels: for each thing that a person may do to one, what it promises and what it does not."""
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -130,6 +131,7 @@ ALIAS = Step(
     done="has the alias",
     call=_set_alias,
     form=AliasForm,
+    now=lambda kernel: ", ".join(kernel.aliases.values_list("name", flat=True)) or "no alias points at it",
     offered=_is_in_use,
     icon="label",
     is_for_many=False,
@@ -191,6 +193,7 @@ TAG = Step(
     done="has the tags",
     call=_change_tags,
     form=TagsForm,
+    now=lambda kernel: json.dumps(kernel.tags, ensure_ascii=False, sort_keys=True),
     offered=lambda kernel: kernel.state != KernelState.PURGED,
     icon="sell",
 )
@@ -219,6 +222,9 @@ PIN = Step(
     done="pinned",
     call=_pin,
     form=PinForm,
+    now=lambda kernel: (
+        f"pinned until {kernel.pinned_until:%Y-%m-%d %H:%M} UTC" if kernel.pinned_until else "not pinned"
+    ),
     initial=lambda kernel: {"pinned_until": (kernel.pinned_until or timezone.now() + timedelta(days=90)).date()},
     offered=lambda kernel: kernel.state != KernelState.PURGED,
     icon="keep",
@@ -283,6 +289,7 @@ SUCCESSOR = Step(
     done="has the successor",
     call=_name_successor,
     form=SuccessorForm,
+    now=lambda kernel: f"{kernel.successor}" if kernel.successor else "it has no successor",
     initial=lambda kernel: {"successor": kernel.successor_id},
     offered=lambda kernel: kernel.state != KernelState.PURGED,
     icon="arrow_forward",
@@ -326,6 +333,7 @@ TIER = Step(
     done="has been moved",
     call=_change_tier,
     form=TierForm,
+    now=lambda kernel: f"{kernel.storage_tier}, {size(kernel.size)}",
     initial=lambda kernel: {"tier": kernel.storage_tier},
     foretell=_foretell_tier,
     offered=_has_bytes,
