@@ -53,11 +53,16 @@ def test_the_next_version_gets_the_next_number(admin: Caller) -> None:
     assert admin.get(response["Location"]).json()["spec"]["symbols"]["H"] == 32
 
 
-def test_the_same_spec_again_is_a_conflict(admin: Caller) -> None:
+def test_the_same_spec_again_is_the_version_that_there_is_and_nothing_is_written(admin: Caller) -> None:
     path = admin.post("/api/v1/blueprints", {"name": "mlp", "spec": residual_spec()})["Location"]
+    events = AuditEvent.objects.count()
 
-    assert_problem(admin.post(f"{path}/versions", {"spec": residual_spec()}), 409, "duplicate_spec")
-    assert BlueprintVersion.objects.count() == 1
+    response = admin.post(f"{path}/versions", {"spec": residual_spec()})
+
+    assert (response.status_code, response.json()["number"]) == (200, 1)
+    assert response.json() == admin.get(f"{path}/versions/1").json()
+    assert (BlueprintVersion.objects.count(), AuditEvent.objects.count()) == (1, events)
+    assert admin.post(f"{path}/versions", {"spec": residual_spec(hidden=32)}).json()["number"] == 2
 
 
 def test_a_taken_name_is_a_conflict(admin: Caller) -> None:
