@@ -4,7 +4,8 @@ Results by id come in one of two ways, and neither trusts the planner's guess of
 
 - a *walk* looks at candidates in the order of an index (of a declared tag or of the tier, where the search asks one to
   be equal to something, else the primary key), chunk by chunk, and stops when the page is full;
-- a *look-up* takes all matches out of an index (tags, digest, contract, lineage ...) and sorts their ids.
+- a *look-up* takes matches out of an index (tags, digest, contract, lineage ...) and sorts their ids: first those of
+  the time in which the page should lie, as the ids tell it, then all.
 
 A walk begins. When what it found says that the page lies far away and an index serves the search, the look-up takes
 over, unless there turn out to be too many matches. A search that no index serves ends with an error that says what
@@ -45,6 +46,10 @@ WALK_IS_TOO_LONG = 20_000
 MAX_WALK = 200_000
 """Candidates that one page of a search that no index serves may look at."""
 MAX_CHUNK = 20_000
+LEAST_FOUND = 0.5
+"""What a walk that found nothing is taken to have found."""
+MARGIN = 1.5
+"""A look-up takes the time of so many times the candidates that the page is expected to need."""
 MAX_FACETS = 8
 FACET_VALUES = 50
 INNER = (*COLUMNS, "blueprint_version_id")
@@ -303,6 +308,8 @@ class _ById:
         self.position: UUID | None = search.position.values[0] if search.position else None
         self.found: list[tuple[Any, ...]] = []
         self.scanned = 0
+        self.pace = 0.0
+        """Milliseconds between two candidates, by the first chunk."""
 
     def rows(self) -> list[tuple[Any, ...]]:
         chunk, tried = max(2 * self.wanted, 64), False
@@ -310,6 +317,8 @@ class _ById:
             needed = self._expected()
             if self.is_indexed and needed > WALK_IS_LONG and not tried:
                 tried = True
+                if self._look_up(FEW_MATCHES, self._boundary(needed)) and len(self.found) >= self.wanted:
+                    break
                 if self._look_up(FEW_MATCHES):
                     break
             if self.is_indexed and self.scanned >= WALK_IS_TOO_LONG and self._look_up(None):
@@ -317,13 +326,13 @@ class _ById:
             if self.scanned >= MAX_WALK:
                 how = f"was looked for in {self.scanned:,} kernels without filling a page"
                 raise _too_expensive(self.search.query, how, self.search.indexed)
-            chunk = min(max(int(min(needed, MAX_CHUNK) * 1.3), 64), 4 * self.scanned, MAX_CHUNK)
+            chunk = min(max(int(needed * 1.3), 64), 4 * self.scanned, MAX_CHUNK)
         return self.found
 
     def _expected(self) -> float:
         """How many more candidates the page needs if they go on as they were."""
-        density = len(self.found) / self.scanned
-        return (self.wanted - len(self.found)) / density if density else float("inf")
+        density = max(len(self.found), LEAST_FOUND) / self.scanned
+        return (self.wanted - len(self.found)) / density
 
     def _walk(self, chunk: int) -> bool:
         """Look at the next candidates. Returns True at the end: the page is full, or there are no more."""
@@ -342,7 +351,7 @@ class _ById:
         missing = self.wanted - len(self.found)
         rows = _asked(
             Sql(
-                f"SELECT {selected.text}, k.fits, k.place FROM ({inner}) AS k WHERE k.fits OR k.place = %s "  # noqa: S608
+                f"SELECT {selected.text}, k.fits, k.place FROM ({inner}) AS k WHERE k.fits OR k.place IN (1, %s) "  # noqa: S608
                 f"ORDER BY {by_id} LIMIT %s",
                 (
                     *selected.values,
@@ -352,15 +361,16 @@ class _ById:
                     *order.values,
                     chunk,
                     chunk,
-                    missing,
+                    missing + 2,  # the first and the last are told whether they fit or not
                 ),
             )
         )
-        self.found += [row[:-2] for row in rows if row[-2]]
+        self.found = [*self.found, *(row[:-2] for row in rows if row[-2])][: self.wanted]
         self.scanned += chunk
         if len(self.found) >= self.wanted or not rows or rows[-1][-1] < chunk:
             return True
         self.position = rows[-1][0]
+        self.pace = self.pace or abs(_milliseconds(rows[0][0]) - _milliseconds(rows[-1][0])) / chunk
         return False
 
     def _behind(self) -> Sql:
@@ -368,10 +378,24 @@ class _ById:
             return TRUE
         return Sql(f"k.id {'<' if self.descending else '>'} %s", (self.position,))
 
-    def _look_up(self, few: int | None) -> bool:
-        """Take the rest of the page out of the indexes. Returns False, and nothing, if there are more than ``few``."""
+    def _boundary(self, needed: float) -> UUID | None:
+        """The id of about so many candidates further on: ids begin with the milliseconds of their making (UUIDv7)."""
+        if self.position is None or not self.pace:
+            return None
+        span = int(needed * MARGIN * self.pace) + 1
+        at = _milliseconds(self.position) + (-span if self.descending else span)
+        return UUID(int=at << 80) if 0 < at < 1 << 48 else None
+
+    def _look_up(self, few: int | None, until: UUID | None = None) -> bool:
+        """Take the rest of the page, or what of it lies before ``until``, out of the indexes.
+
+        Returns False, and nothing, if there are more matches than ``few``.
+        """
         _set(**BY_INDEX)
         condition, behind = self.search.condition, self._behind()
+        if until is not None:
+            window = Sql(f"k.id {'>=' if self.descending else '<='} %s", (until,))
+            condition = Sql.joined("AND", [window, behind, condition])
         limit = "" if few is None else f" LIMIT {few + 1}"
         by_id = f"id {'DESC' if self.descending else 'ASC'}"
         total, ids = _asked(
@@ -386,6 +410,7 @@ class _ById:
             _set(**IN_ORDER)
             return False
         self.found += self._fetched(ids)
+        self.position = until or self.position
         return True
 
     def _fetched(self, ids: Sequence[UUID]) -> list[tuple[Any, ...]]:
@@ -393,3 +418,7 @@ class _ById:
         by_id = f"k.id {'DESC' if self.descending else 'ASC'}"
         statement = f"SELECT {selected.text} FROM {TABLE} AS k WHERE k.id = ANY (%s) ORDER BY {by_id}"  # noqa: S608
         return _asked(Sql(statement, (*selected.values, list(ids)))) if ids else []
+
+
+def _milliseconds(key: UUID) -> int:
+    return key.int >> 80
