@@ -45,6 +45,7 @@ urlpatterns = [
         for step in retention.STEPS
     ),
     path("library/blueprints/<uuid:blueprint_id>", versions.blueprint, name="blueprint"),
+    path("library/blueprints/<uuid:blueprint_id>/diff", versions.diff, name="version-diff"),
     path("checkpoints", checkpoints.listing, name="checkpoints"),
     path("fleet", fleet.overview, name="fleet"),
     path("audit", audit.listing, name="audit"),

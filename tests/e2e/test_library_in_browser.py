@@ -1,12 +1,17 @@
 """The library's pages at two widths and in both themes, and its main path without a mouse."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
+from playwright.sync_api import expect
 
-from apps.blueprints.models import VersionLineage
+from apps.audit import services as audit
+from apps.audit.watched import image
+from apps.blueprints.models import BlueprintVersion, VersionLineage
 from apps.blueprints.services import create_blueprint, submit_version
 from apps.core.actors import SYSTEM
 from apps.core.lineage import LineageKind
@@ -14,6 +19,7 @@ from apps.kernels import services
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel, KernelLineage, KernelVariant, RetentionPlan
 from tests.e2e.conftest import Open
+from tests.e2e.test_keyboard import tab_to
 from tests.e2e.test_pages_in_browser import SIZES, _look
 from tests.support.factories import KernelFactory, residual_spec
 from tests.support.run_rows import make_run, make_user
@@ -31,17 +37,18 @@ def paths(live_site: str) -> dict[str, str]:
     """Name -> path of every page of the library, over rows that fill them."""
     make_user(role="curator")
     kernel = fill_library()
-    blueprint = kernel.blueprint_version.blueprint_id
     plan = fill_retirement()
+    blueprint = kernel.blueprint_version.blueprint_id
     return {
-        "library": "/library",
+        "list": "/library",
+        "fault": "/library?q=parameters+%3E+100+and+stat+%3D+'x'",
+        "found": "/library?q=operator+%3D+'residual'+and+state+%3D+'VALIDATED'&counts=1",
+        "kernel": f"/library/kernels/{kernel.pk}",
+        "blueprint": f"/library/blueprints/{blueprint}",
+        "diff": f"/library/blueprints/{blueprint}/diff?from=1&to=2",
         "retirement": "/library/retirement",
         "plan": f"/library/retirement/plans/{plan.pk}",
         "plan-approve": f"/library/retirement/plans/{plan.pk}/approve",
-        "plan-make": f"/library/retirement/policies/{plan.policy_id}/plan",
-        "retention": f"/library/kernels/{kernel.pk}/retention",
-        "kernel": f"/library/kernels/{kernel.pk}",
-        "blueprint": f"/library/blueprints/{blueprint}",
     }
 
 
@@ -55,15 +62,11 @@ def fill_library() -> Kernel:
     second = submit_version(blueprint=blueprint, spec=_gated(), actor=SYSTEM)
     VersionLineage.objects.create(child=second, parent=first, kind=LineageKind.DERIVED)
     parents = [_kernel(first, f"residual_wide-v1-{hidden}", H=hidden) for hidden in (16, 24)]
-    kernel = _kernel(second, "residual_wide-v2-d8-h16", tags={"arch": "mlp", "tier_wish": 2}, risk=0.18,
-                     risk_confidence=0.62, report={"compile": {"stages": STAGES}}, pipeline="aggressive")  # fmt: skip
-    child = _kernel(second, "residual_wide-v2-distilled-for-small-hosts", H=8, state=KernelState.REGISTERED)
-    for parent, weight in zip(parents, (0.7, 0.3), strict=True):
-        KernelLineage.objects.create(child=kernel, parent=parent, kind=LineageKind.MERGED, weight=weight)
-    KernelLineage.objects.create(child=child, parent=kernel, kind=LineageKind.DISTILLED)
-    KernelVariant.objects.create(
-        kernel=kernel, memory_format="contiguous", dtype="bfloat16", digest="cd" * 32, size=900
-    )
+    _kernel(first, "residual_wide-v1-32", H=32)
+    kernel = _kernel(second, "residual_wide-v2-d8-h16", parents, tags={"arch": "mlp", "tier_wish": 2},
+                     report={"compile": {"stages": STAGES}}, pipeline="aggressive")  # fmt: skip
+    _kernel(second, "residual_wide-v2-distilled-for-small-hosts", [kernel], H=8, state=KernelState.REGISTERED)
+    services.set_alias(kernel=kernel, name="prod", actor=SYSTEM, reason="the best so far")
     run = make_run(name="digits-wide", stories=())
     for number, gain in enumerate((0.041, 0.052), 1):
         services.record_field_report(
@@ -84,13 +87,28 @@ def fill_retirement() -> RetentionPlan:
     return services.make_plan(policy=policy, actor=SYSTEM, reason="monthly")
 
 
-def _kernel(version: Any, name: str, state: str = KernelState.VALIDATED, **values: Any) -> Kernel:
+def _kernel(
+    version: BlueprintVersion,
+    name: str,
+    parents: Sequence[Kernel] = (),
+    state: str = KernelState.VALIDATED,
+    **values: Any,
+) -> Kernel:
+    """Older than the grace of policies; what it came from and its variant are there at once, and one event tells it."""
     bindings = {**version.spec["symbols"], **{key: values.pop(key) for key in ("H",) if key in values}}
     compat = {"operator": "residual", "input": ["N", 8], "output": ["N", 8]}
-    kernel: Kernel = KernelFactory(
-        blueprint_version=version, name=name, bindings=bindings, compat=compat, state=state, **values
-    )
-    Kernel.objects.filter(pk=kernel.pk).update(created_at=timezone.now() - timedelta(days=40))
+    with transaction.atomic():
+        kernel: Kernel = KernelFactory(
+            blueprint_version=version, name=name, bindings=bindings, compat=compat, state=state, **values
+        )
+        Kernel.objects.filter(pk=kernel.pk).update(created_at=timezone.now() - timedelta(days=40))
+        for parent in parents:
+            KernelLineage.objects.create(child=kernel, parent=parent, kind=LineageKind.MERGED, weight=1 / len(parents))
+        if kernel.pipeline == "aggressive":
+            KernelVariant.objects.create(
+                kernel=kernel, memory_format="contiguous", dtype="bfloat16", digest="cd" * 32, size=900
+            )
+        audit.record(type="kernel.registered", subject=kernel, actor=SYSTEM, after=image(kernel))
     return kernel
 
 
@@ -103,18 +121,62 @@ def _gated() -> dict[str, Any]:
     return {**spec, "nodes": [first, gate, act, both, {**last, "inputs": ["both"]}]}
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
-def test_the_library_is_accessible_still_and_fits(
-    size: str, theme: str, open_window: Open, paths: dict[str, str]
-) -> None:
-    width, height = SIZES[size]
-    visit = open_window(width=width, height=height, theme=theme)
-    visit.log_in("ada")
-
+def test_the_library_is_accessible_still_and_fits(open_window: Open, paths: dict[str, str]) -> None:
+    """At both widths, in both themes."""
     findings: list[str] = []
-    for name, path in paths.items():
-        findings += _look(visit, f"library-{name}", path, f"{size}-{theme}")
-        visit.keep(f"library-{name}-{size}-{theme}-full", full=True)
+    for size, (width, height) in SIZES.items():
+        for theme in ("light", "dark"):
+            visit = open_window(width=width, height=height, theme=theme)
+            visit.log_in("ada")
+            for name, path in paths.items():
+                findings += _look(visit, f"library-{name}", path, f"{size}-{theme}")
 
     assert findings == []
+
+
+def test_a_retirement_is_found_planned_and_applied_with_the_keyboard_alone(
+    open_window: Open, paths: dict[str, str]
+) -> None:
+    kernel = Kernel.objects.get(name="residual_wide-v1-32")
+    visit = open_window()
+    visit.log_in("ada")
+    page = visit.go("/library")
+
+    tab_to(page, "q")
+    page.keyboard.type("kernel_name like '%v1-32' and op")
+    expect(page.locator("#completions [role=option]").first).to_contain_text("operator")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.keyboard.type("= res")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("#q")).to_have_value("kernel_name like '%v1-32' and operator = 'residual' ")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/library?q=*")
+    page.get_by_role("link", name="residual_wide-v1-32").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#retention")).to_contain_text("Would retire it now.")
+
+    page.get_by_role("link", name="Make a plan of unused").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/plan")
+    tab_to(page, "reason")
+    page.keyboard.type("monthly tidying")
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_contain_text("residual_wide-v1-32")
+
+    tab_to(page, "plan-approve")
+    page.keyboard.press("Enter")
+    expect(page.locator("dialog[open]")).to_contain_text("no kernel is touched")
+    tab_to(page, "reason")
+    page.keyboard.type("looked at each")
+    page.keyboard.press("Enter")
+    expect(page.locator("#plan-apply")).to_be_visible()
+    tab_to(page, "plan-apply")
+    page.keyboard.press("Enter")
+    expect(page.locator("dialog[open]")).to_contain_text("can be restored for 30 days")
+    tab_to(page, "confirm")
+    page.keyboard.press("Enter")
+
+    expect(page.locator(".head .state")).to_have_text("applied")
+    assert Kernel.objects.get(pk=kernel.pk).state == KernelState.RETIRED

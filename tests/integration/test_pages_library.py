@@ -10,13 +10,17 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from apps.accounts.models import User, default_workspace_id
-from apps.blueprints.services import load_starter_library
+from apps.blueprints.models import Blueprint
+from apps.blueprints.services import create_blueprint, load_starter_library, submit_version
 from apps.core.actors import SYSTEM, Actor, ActorKind
+from apps.core.lineage import LineageKind
+from apps.kernels import services as services_of_kernels
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import FieldReport, Kernel, TagKey
+from apps.kernels.models import FieldReport, Kernel, KernelLineage, TagKey
 from apps.training import services
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
+from tests.support.factories import KernelFactory, residual_spec
 from tests.support.run_rows import make_run, make_user
 
 pytestmark = pytest.mark.django_db
@@ -127,6 +131,60 @@ def test_the_page_of_a_kernel_shows_its_graph_its_proof_and_its_outcomes(client:
     assert "out channels 8" in page
     assert "identity" in page
     assert f'href="/runs/{run.pk}#seed-1">tried-it' in page
+
+
+def test_a_kernel_leads_to_what_it_came_from_and_to_what_came_from_it(client: Client) -> None:
+    parent, kernel, child = (
+        make_kernel(name="the-parent"),
+        make_kernel(name="the-kernel"),
+        make_kernel(name="the-child"),
+    )
+    services_of_kernels.link_kernels(
+        child=kernel, parent=parent, kind=LineageKind.MERGED, weight=0.25, run_id=None, actor=SYSTEM
+    )
+    services_of_kernels.link_kernels(
+        child=child, parent=kernel, kind=LineageKind.DISTILLED, weight=1.0, run_id=None, actor=SYSTEM
+    )
+
+    page = client.get(f"/library/kernels/{kernel.pk}").content.decode()
+
+    assert f'<a href="/library/kernels/{parent.pk}"><g class="box' in page
+    assert f'<a href="/library/kernels/{child.pk}"><g class="box' in page
+    assert '<span class="muted">merged 25\xa0% from</span> <a href="/library/kernels/' in page
+    assert f"/library/blueprints/{kernel.blueprint_version.blueprint_id}#v" in page
+
+
+def test_the_page_of_a_kernel_asks_equally_often_whatever_it_did_and_came_from(client: Client) -> None:
+    kernel, run = make_kernel(), make_run(state=RunState.QUEUED)
+    parents = [make_kernel() for _ in range(7)]
+
+    def grow(numbers: range) -> int:
+        for number in numbers:
+            KernelLineage.objects.create(child=kernel, parent=parents[number], kind=LineageKind.DERIVED)
+            report_on(kernel, run, number + 1, "FOSSILIZED", 0.04)
+        with CaptureQueriesContext(connection) as captured:
+            client.get(f"/library/kernels/{kernel.pk}")
+        return len(captured)
+
+    few = grow(range(1))
+
+    assert grow(range(1, 7)) == few <= 24
+
+
+def test_the_history_of_a_kernel_is_for_those_who_may_read_the_trail(client: Client) -> None:
+    kernel = make_kernel()
+    viewer = Client()
+    viewer.force_login(make_user("vera", role="viewer"))
+
+    assert 'id="history"' in client.get(f"/library/kernels/{kernel.pk}").content.decode()
+    assert 'id="history"' not in viewer.get(f"/library/kernels/{kernel.pk}").content.decode()
+
+
+def test_a_kernel_whose_bytes_are_there_can_be_downloaded(client: Client) -> None:
+    kernel, without = KernelFactory(state=KernelState.VALIDATED), make_kernel()
+
+    assert f'href="/api/v1/kernels/{kernel.pk}/binary"' in client.get(f"/library/kernels/{kernel.pk}").content.decode()
+    assert "/binary" not in client.get(f"/library/kernels/{without.pk}").content.decode()
 
 
 def test_a_kernel_that_does_not_exist_is_not_found(client: Client) -> None:
@@ -240,6 +298,79 @@ def test_a_search_that_finds_nothing_says_what_to_do(client: Client) -> None:
     make_kernel()
 
     assert "Take a condition away" in client.get("/library", {"q": "parameters < 0"}).content.decode()
+
+
+def make_blueprint() -> Blueprint:
+    """Two versions: the second has a gate beside the first layer, which the last layer then reads."""
+    blueprint = create_blueprint(name="two", card={"summary": "a perceptron"}, actor=SYSTEM)
+    first, act, last = residual_spec()["nodes"]
+    gate = {"id": "gate", "op": "linear", "inputs": ["input"], "params": {"out_features": "H"}}
+    both = {"id": "both", "op": "mul", "inputs": ["act", "gate"]}
+    gated = {**residual_spec(), "nodes": [first, gate, act, both, {**last, "inputs": ["both"]}]}
+    for spec in (residual_spec(), gated):
+        submit_version(blueprint=blueprint, spec=spec, actor=SYSTEM)
+    return blueprint
+
+
+def test_a_blueprint_shows_its_card_its_versions_and_its_aliases(client: Client) -> None:
+    blueprint = make_blueprint()
+    kernel = KernelFactory(blueprint_version=blueprint.versions.get(number=2), state=KernelState.VALIDATED)
+    services_of_kernels.set_alias(kernel=kernel, name="candidate", actor=SYSTEM, reason="tried")
+
+    page = client.get(f"/library/blueprints/{blueprint.pk}").content.decode()
+
+    assert "a perceptron" in page
+    assert 'id="v1"' in page
+    assert f'href="/library/blueprints/{blueprint.pk}/diff?from=1&amp;to=2"' in page
+    assert f'<strong>candidate</strong> → <a href="/library/kernels/{kernel.pk}">' in page
+
+
+def test_the_page_of_a_blueprint_asks_equally_often_for_many_versions_and_kernels(client: Client) -> None:
+    blueprint = make_blueprint()
+
+    def asked() -> int:
+        KernelFactory(blueprint_version=blueprint.versions.first(), bindings={"D": 8, "H": Kernel.objects.count()})
+        with CaptureQueriesContext(connection) as captured:
+            client.get(f"/library/blueprints/{blueprint.pk}")
+        return len(captured)
+
+    few = asked()
+    for hidden in range(3, 8):
+        submit_version(blueprint=blueprint, spec=residual_spec(hidden=hidden), actor=SYSTEM)
+        asked()
+
+    assert asked() == few <= 14
+
+
+def test_two_versions_stand_side_by_side_with_words_for_what_became_of_each_node(client: Client) -> None:
+    blueprint = make_blueprint()
+
+    page = client.get(f"/library/blueprints/{blueprint.pk}/diff?from=1&to=2").content.decode()
+
+    assert page.count("</span> added</span>") == 2
+    assert page.count("</span> rewired</span>") == 1
+    assert "linear of act, out features 8, init zeros" in page
+    assert '<td role="cell" data-label="v1" class="right">280</td>' in page
+    assert "+144" in page
+
+
+@pytest.mark.parametrize("query", ["from=1&to=9", "from=0&to=1"])
+def test_a_version_that_does_not_exist_is_not_found(client: Client, query: str) -> None:
+    assert client.get(f"/library/blueprints/{make_blueprint().pk}/diff?{query}").status_code == 404
+
+
+@pytest.mark.parametrize("query", ["", "from=x", "from=1&to=%C2%B2", "from=99999999999&to=1", "from=1"])
+def test_without_two_numbers_the_newest_two_are_compared(client: Client, query: str) -> None:
+    page = client.get(f"/library/blueprints/{make_blueprint().pk}/diff?{query}").content.decode()
+
+    assert "from v1 to v2" in page
+
+
+def test_a_blueprint_that_does_not_exist_is_not_found(client: Client) -> None:
+    nothing = "01a20a70-2988-776d-9050-9998b8fb74a9"
+
+    assert client.get(f"/library/blueprints/{nothing}").status_code == 404
+    assert client.get(f"/library/blueprints/{nothing}/diff").status_code == 404
 
 
 def test_checkpoints_can_be_narrowed_to_one_run(client: Client) -> None:

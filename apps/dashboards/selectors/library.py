@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -71,18 +71,20 @@ class Wanted:
         """``q`` is a search; ``state`` and ``operator`` alone are older addresses of two of its conditions."""
         text = query.get("q", "").replace("\x00", "").strip()
         asked = [Compare(name, Op.EQ, query[name]) for name, known in CHOICES.items() if query.get(name) in known]
-        rest = {
-            "order": query.get("order", "") if query.get("order", "") in ORDERS else "",
-            "cursor": query.get("after", ""),
-            "counts": query.get("counts") == "1",
-        }
         is_name = bool(ONE_WORD.fullmatch(text))
+        wanted = cls(
+            text=text,
+            node=None,
+            order=query.get("order", "") if query.get("order", "") in ORDERS else "",
+            cursor=query.get("after", ""),
+            counts=query.get("counts") == "1",
+        )
         try:
             node = _named(text) if is_name else search.parse(text)
         except ServiceError as error:
-            return cls(text=text, node=None, fault=_fault(text, error), **rest)
+            return replace(wanted, fault=_fault(text, error))
         node = joined([*parts(node), *(condition for condition in asked if condition not in parts(node))])
-        return cls(text=text if is_name and not asked else spelled(node), node=node, is_name=is_name, **rest)
+        return replace(wanted, text=text if is_name and not asked else spelled(node), node=node, is_name=is_name)
 
 
 def _named(word: str) -> Node:
@@ -203,7 +205,10 @@ METRICS = ("gain_mean", "gain_low", "grafts", "kept_rate", "forward_us")
 
 def words(keys: Sequence[TagKey]) -> list[Word]:
     """What completions offer."""
-    fields = [Word(field.name, str(field.kind), field.choices) for field in search.FIELDS.values()]
+    fields = [
+        Word(field.name, str(field.kind), field.choices or CHOICES.get(field.name, ()))
+        for field in search.FIELDS.values()
+    ]
     tags = [Word(f"tags.{key.name}", key.description or key.type, key.choices or _of_type(key.type)) for key in keys]
     return [*fields, *tags, *(Word(f"metrics.{name}", "a number") for name in METRICS), *FUNCTIONS]
 
@@ -218,7 +223,9 @@ def tag_keys() -> list[TagKey]:
 
 def blueprint_rows() -> list[Blueprint]:
     """Every blueprint with the number of its versions and kernels."""
-    rows = list(Blueprint.objects.annotate(version_total=Count("versions")).order_by("name")[:PAGE_SIZE])
+    rows: list[Blueprint] = list(
+        Blueprint.objects.annotate(version_total=Count("versions")).order_by("name")[:PAGE_SIZE]
+    )
     counted = Kernel.objects.order_by().values_list("blueprint_version__blueprint").annotate(Count("pk"))
     totals = dict(counted.filter(blueprint_version__blueprint__in=[row.pk for row in rows]))
     for row in rows:

@@ -93,7 +93,7 @@ def portrait(kernel_id: UUID) -> KernelPortrait | None:
 
 def history(kernel: Kernel) -> list[trail.Line]:
     """The newest events about it, for those who may read the trail."""
-    return trail.lines_of(audit.events_of(subject_type="kernel", subject_id=str(kernel.pk))[:MAX_EVENTS])
+    return trail.lines_of(list(audit.events_of(subject_type="kernel", subject_id=str(kernel.pk))[:MAX_EVENTS]))
 
 
 def _node_line(node: Mapping[str, Any], bindings: Mapping[str, int]) -> NodeLine:

@@ -16,6 +16,8 @@ from apps.kernels.models import Kernel, KernelLineage
 
 DEPTH = 4
 """Generations that are drawn, up and down."""
+WIDTH, RISE = 186.0, 44.0
+"""Of a box, and between two generations, with room for what an edge says."""
 MAX_DRAWN = 40
 """Things that are drawn; the nearest ones."""
 
@@ -73,10 +75,8 @@ def _picture(
     nodes: Mapping[UUID, Node], edges: Iterable[tuple[UUID, UUID, str, float]], left_out: int, *, is_complete: bool
 ) -> Picture:
     shown = [edge for edge in edges if edge[0] in nodes and edge[1] in nodes]
-    drawing = layered(
-        list(nodes.values()),
-        [Edge(str(parent), str(child), how(kind, weight)) for child, parent, kind, weight in shown],
-    )
+    drawn = [Edge(str(parent), str(child), how(kind, weight)) for child, parent, kind, weight in shown]
+    drawing = layered(list(nodes.values()), drawn, width=WIDTH, rise=RISE)
     relations = [Relation(nodes[child], how(kind, weight), nodes[parent]) for child, parent, kind, weight in shown]
     return Picture(drawing=drawing, relations=relations, left_out=left_out, is_complete=is_complete)
 

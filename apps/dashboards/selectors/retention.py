@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 from django.utils import timezone
 
 from apps.audit import selectors as audit
@@ -152,7 +152,7 @@ def kept_for(rule: str) -> str:
     return KEPT_FOR.get(rule, rule.replace("_", " "))
 
 
-def _items(plan: RetentionPlan, after: UUID | None) -> "Sequence[RetentionItem]":
+def _items(plan: RetentionPlan, after: UUID | None) -> QuerySet[RetentionItem]:
     """The largest first."""
     fitting = plan.items.select_related("kernel").defer("kernel__report").order_by("-bytes", "id")
     last = plan.items.filter(pk=after).values_list("bytes", "pk").first() if after else None
@@ -163,7 +163,7 @@ def _items(plan: RetentionPlan, after: UUID | None) -> "Sequence[RetentionItem]"
 
 def plan_history(plan: RetentionPlan) -> list[trail.Line]:
     """Who made, approved and applied it, for those who may read the trail."""
-    return trail.lines_of(audit.events_of(subject_type="retention_plan", subject_id=str(plan.pk))[:MAX_EVENTS])
+    return trail.lines_of(list(audit.events_of(subject_type="retention_plan", subject_id=str(plan.pk))[:MAX_EVENTS]))
 
 
 def explanation(kernel_id: UUID, now: datetime) -> Explanation | None:
