@@ -124,18 +124,29 @@ def _value(metric: str) -> Any:
 
 
 def _protected(ids: list[UUID]) -> tuple[dict[UUID, dict[str, str]], frozenset[str]]:
-    """Kernel -> protection -> what holds; and the protections that could not be read."""
-    held: dict[UUID, dict[str, str]] = {}
+    """Kernel -> protection -> what holds; and the protections that could not be read.
+
+    One statement for all of them; if it fails, one for each, to learn which do.
+    """
+    rows = _read(list(LOOKUPS), ids)
     unread = set()
-    for name, statement in LOOKUPS.items():
-        try:
-            with transaction.atomic(), connection.cursor() as cursor:
-                cursor.execute(statement, {"ids": ids, "dead": [str(state) for state in DEAD]})
-                rows = cursor.fetchall()
-        except Exception:  # whatever it is: nobody is retired by mistake
-            log.exception("protection_unread", protection=name)
-            unread.add(name)
-            continue
-        for key, detail in rows:
-            held.setdefault(key, {})[name] = detail
+    if rows is None:
+        found = {name: _read([name], ids) for name in LOOKUPS}
+        unread = {name for name, read in found.items() if read is None}
+        rows = [row for read in found.values() for row in read or ()]
+    held: dict[UUID, dict[str, str]] = {}
+    for name, key, detail in rows:
+        held.setdefault(key, {})[name] = detail
     return held, frozenset(unread)
+
+
+def _read(names: list[str], ids: list[UUID]) -> list[tuple[str, UUID, str]] | None:
+    """(protection, kernel, what holds); None when it could not be read."""
+    each = (f"SELECT '{name}', held.* FROM ({LOOKUPS[name]}) AS held" for name in names)  # noqa: S608 - our own
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(" UNION ALL ".join(each), {"ids": ids, "dead": [str(state) for state in DEAD]})
+            return cursor.fetchall()
+    except Exception:  # whatever it is: nobody is retired by mistake
+        log.exception("protections_unread", protections=names)
+        return None

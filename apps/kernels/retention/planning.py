@@ -63,7 +63,7 @@ def _guarded(
     in_use = Kernel.objects.filter(workspace=policy.workspace, state__in=RETIRABLE).count()
     room, room_bytes = int(policy.max_share * in_use), policy.max_bytes
     variants = dict(
-        KernelVariant.objects.filter(kernel__in=[kernel.pk for kernel, _ in chosen])
+        KernelVariant.objects.filter(kernel__workspace=policy.workspace, kernel__state__in=RETIRABLE)
         .order_by()
         .values_list("kernel_id")
         .annotate(Sum("size"))

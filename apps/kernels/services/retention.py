@@ -27,7 +27,7 @@ from apps.kernels.services.retirement import retire_kernel
 
 APPLY_TASK = "apps.kernels.tasks.apply_plan"
 PLAN_LIVES = timedelta(hours=24)
-BATCH = 100
+BATCH = 50
 """Items of one transaction: how long the kernels of a plan are locked together."""
 DAYS = ("unused_for_days", "older_than_days", "grace_days", "purge_after_days")
 MAX_DAYS = 36_500
