@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from rest_framework.test import APIClient
 
 from apps.audit.models import AuditEvent
 from apps.core.actors import SYSTEM
 from apps.core.lineage import LineageKind
 from apps.kernels import selectors, services
+from apps.kernels.cache import KernelStore
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import AliasPeriod, Kernel, KernelAlias, KernelLineage
-from tests.support.factories import BlueprintVersionFactory, KernelFactory
+from tests.support.factories import BlueprintVersionFactory, KernelFactory, TokenFactory
 
 WRITERS = 16
 
@@ -32,6 +34,12 @@ def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
 
     with ThreadPoolExecutor(len(calls)) as pool:
         return list(pool.map(run, calls))
+
+
+def client_of(secret: str) -> APIClient:
+    client = APIClient(raise_request_exception=False)
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
+    return client
 
 
 def kernels_of_one_blueprint(count: int) -> list[Kernel]:
@@ -81,6 +89,32 @@ class TestAliases:
         assert (newest.kernel_id, newest.started_at) == (second.pk, period.started_at)
 
 
+class TestAliasesOverHttp:
+    def test_of_16_clients_who_saw_the_same_version_one_moves_or_takes_the_alias_away(self, committed_db: str) -> None:
+        kernels = kernels_of_one_blueprint(WRITERS + 1)
+        services.set_alias(kernel=kernels[0], name="candidate", actor=SYSTEM)
+        secret = TokenFactory().secret
+        path = f"/api/v1/blueprints/{kernels[0].blueprint_version.blueprint_id}/aliases/candidate"
+        etag = client_of(secret).get(path)["ETag"]
+
+        def move(kernel: Kernel) -> int:
+            address = f"/api/v1/kernels/{kernel.pk}/aliases/candidate"
+            return client_of(secret).put(address, {}, headers={"If-Match": etag}).status_code
+
+        def protect() -> int:
+            return client_of(secret).patch(path, {"is_protected": True}, headers={"If-Match": etag}).status_code
+
+        def remove() -> int:
+            return client_of(secret).delete(path, headers={"If-Match": etag}).status_code
+
+        moves = [lambda kernel=kernel: move(kernel) for kernel in kernels[1 : WRITERS - 3]]
+        statuses = at_once([*moves, protect, protect, remove, remove])
+
+        assert set(statuses) <= {200, 204, 404, 412}
+        assert KernelAlias.objects.get().row_version == 2
+        assert AuditEvent.objects.filter(subject_type="alias").count() == 2
+
+
 class TestLineage:
     def test_the_same_edge_from_16_writers_at_once_is_written_once(self, committed_db: str) -> None:
         child, parent = KernelFactory(), KernelFactory()
@@ -125,3 +159,19 @@ class TestSuccessors:
 
         assert sorted(type(result).__name__ for result in results) == ["Invalid", "Kernel"]
         assert Kernel.objects.filter(successor__isnull=False).count() == 1
+
+
+class TestUploads:
+    def test_the_same_bytes_from_16_clients_at_once_are_uploaded_once(self, committed_db: str) -> None:
+        kernel, other = KernelFactory(awaits_upload=True), KernelFactory(state=KernelState.VALIDATED)
+        data = KernelStore().get(other.digest)
+
+        results = at_once(
+            [
+                *(lambda: services.upload_binary(kernel=kernel, data=data, actor=SYSTEM) for _ in range(8)),
+                *(lambda: services.attach_blob(kernel=kernel, digest=other.digest, actor=SYSTEM) for _ in range(8)),
+            ]
+        )
+
+        assert {getattr(result, "digest", result) for result in results} == {other.digest}
+        assert AuditEvent.objects.filter(type="kernel.uploaded").count() == 1
