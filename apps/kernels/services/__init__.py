@@ -1,5 +1,5 @@
-"""Everything that writes kernels: their way from a blueprint to VALIDATED (``pipeline``) and what runs tell of them
-(``outcomes``)."""
+"""Everything that writes kernels: their way from a blueprint to VALIDATED (``pipeline``), bytes that clients bring
+(``uploads``), what runs tell of them (``outcomes``), and what people decide about them: one module for each subject."""
 
 from apps.kernels.services.aliases import protect_alias, remove_alias, set_alias, unprotect_alias
 from apps.kernels.services.curation import update_kernel

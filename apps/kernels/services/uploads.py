@@ -38,7 +38,8 @@ def upload_binary(*, kernel: Kernel, data: bytes | IO[bytes], actor: Actor, expe
 
 @transaction.atomic
 def attach_blob(*, kernel: Kernel, digest: str, actor: Actor) -> Kernel:
-    """Give a registered kernel bytes that a kernel of its workspace has: nothing is sent. They are validated as if.
+    """Give a registered kernel bytes that a kernel of its workspace has: nothing is sent. They are
+    validated as an upload is.
 
     Raises:
         NotFound: no kernel of the workspace has such bytes (any more): upload them.
