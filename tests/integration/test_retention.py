@@ -16,6 +16,7 @@ from apps.core.lineage import LineageKind
 from apps.kernels import services, tasks
 from apps.kernels.cache import KernelStore
 from apps.kernels.lifecycle import KernelState, PlanState
+from apps.kernels.metrics import stored
 from apps.kernels.models import (
     Kernel,
     KernelAlias,
@@ -596,3 +597,16 @@ def test_the_command_explains_a_kernel(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_command_says_what_it_does_not_find(arguments: tuple[str, str]) -> None:
     with pytest.raises(CommandError, match="there is no"):
         call_command("retention", *arguments)
+
+
+# --- Metrics
+
+
+def test_the_metrics_tell_bytes_by_tier_and_what_was_purged() -> None:
+    kernel(data=b"x" * 10), retired(b"y" * 5)
+    before = {sample.labels.get("tier", sample.name): sample.value for family in stored() for sample in family.samples}
+    tasks.purge_retired()
+    after = {sample.labels.get("tier", sample.name): sample.value for family in stored() for sample in family.samples}
+
+    assert (before["warm"], before["cold"], before["esper_kernels_purged_total"]) == (15, 0, 0)
+    assert (after["warm"], after["esper_kernels_purged_total"]) == (10, 1)
