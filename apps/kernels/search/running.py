@@ -270,7 +270,11 @@ def _indexed_tags(node: Node) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Lead:
-    """An index in the order of a walk. ``condition`` is written so that no other index is in that order too."""
+    """An index in the order of a walk.
+
+    ``condition`` says ``= ANY (ARRAY[x])``, not ``= x``: then only this index is in the order (expression, id), and the
+    planner cannot take the primary key for it, which may meet the whole library before the first match.
+    """
 
     condition: Sql = TRUE
     expression: Sql | None = None
