@@ -154,6 +154,12 @@ def test_orders_combine(admin: Caller) -> None:
     ]  # fmt: skip
 
 
+def test_behind_the_id_an_order_decides_nothing(admin: Caller) -> None:
+    kernels(3)
+
+    assert [row["name"] for row in walk(admin, order_by=["id", "-tags.n"], page_size=1)] == ["k0", "k1", "k2"]
+
+
 def test_a_cursor_belongs_to_its_search(admin: Caller) -> None:
     kernels(3)
     cursor = get(admin, q="tags.n >= 0", page_size=1).json()["next_cursor"]

@@ -91,6 +91,8 @@ class Order:
                 raise Invalid(f"{field.name} stands there twice", pointer=pointer, code="repeated")
             seen.add(field.name)
             kind = "jsonb" if field.is_member else {Kind.TIME: "time", Kind.ID: "id"}.get(field.kind, "")
+            if "id" in seen - {field.name}:
+                continue  # nothing is left to be decided behind the id
             keys.append(Key(expression(field), kind, name.startswith("-"), field.is_nullable))
         if "id" not in seen:
             keys.append(_id_key(keys[-1].descending))
