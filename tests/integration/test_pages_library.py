@@ -10,8 +10,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from apps.accounts.models import User, default_workspace_id
-from apps.blueprints.models import Blueprint
+from apps.blueprints.models import Blueprint, BlueprintVersion
 from apps.blueprints.services import create_blueprint, load_starter_library, submit_version
+from apps.blueprints.starter import starter_library
 from apps.core.actors import SYSTEM, Actor, ActorKind
 from apps.core.lineage import LineageKind
 from apps.kernels import services as services_of_kernels
@@ -52,9 +53,20 @@ def client(ada: User) -> Client:
     return client
 
 
+def residual_conv() -> BlueprintVersion:
+    """The first version of that starter blueprint, alone."""
+    starter = starter_library()["residual_conv"]
+    found = BlueprintVersion.objects.filter(blueprint__name=starter.name).first()
+    return found or submit_version(
+        blueprint=create_blueprint(name=starter.name, title=starter.title, card=starter.card, actor=SYSTEM),
+        spec=starter.spec,
+        actor=SYSTEM,
+    )
+
+
 def make_kernel(**values: Any) -> Kernel:
-    """A kernel of the starter blueprint residual_conv, made without its compiler; bindings keep contracts apart."""
-    version = next(found for found in load_starter_library(actor=SYSTEM) if found.blueprint.name == "residual_conv")
+    """A kernel of ``residual_conv``, made without its compiler; bindings keep contracts apart."""
+    version = residual_conv()
     fields: dict[str, Any] = {
         "blueprint_version": version,
         "name": f"residual_conv-{Kernel.objects.count()}",
@@ -294,6 +306,14 @@ def test_a_silly_search_is_no_error(client: Client, query: str) -> None:
     assert client.get(f"/library?{query}").status_code == 200
 
 
+def test_a_search_for_a_contract_says_that_it_is_ranked(client: Client) -> None:
+    make_kernel()
+
+    page = client.get("/library", {"q": "compatible_with('residual', ('N', 8), ('N', 8))"}).content.decode()
+
+    assert "Ranked by what they did in other runs" in page
+
+
 def test_a_search_that_finds_nothing_says_what_to_do(client: Client) -> None:
     make_kernel()
 
@@ -427,21 +447,26 @@ def test_a_silly_audit_query_is_no_error(client: Client, query: str) -> None:
     assert client.get(f"/audit?{query}").status_code == 200
 
 
-def test_the_search_finds_runs_and_kernels_by_name(client: Client) -> None:
+def test_the_search_finds_runs_kernels_and_blueprints_by_name(client: Client) -> None:
     make_run(name="needle-run", state=RunState.QUEUED)
     make_kernel(name="needle-kernel")
+
+    create_blueprint(name="needle-blueprint", actor=SYSTEM)
 
     page = client.get("/search?q=needle").content.decode()
 
     assert "needle-run" in page
     assert "needle-kernel" in page
+    assert "needle-blueprint" in page
 
 
 def test_a_whole_id_leads_straight_to_its_page(client: Client) -> None:
     run, kernel = make_run(state=RunState.QUEUED), make_kernel()
+    blueprint = kernel.blueprint_version.blueprint
 
     assert client.get(f"/search?q={run.pk}")["Location"] == f"/runs/{run.pk}"
     assert client.get(f"/search?q={kernel.pk}")["Location"] == f"/library/kernels/{kernel.pk}"
+    assert client.get(f"/search?q={blueprint.pk}")["Location"] == f"/library/blueprints/{blueprint.pk}"
 
 
 @pytest.mark.parametrize("text", ["", "%00", "%25", "_", "x" * 3000, "'%20OR%201=1"])

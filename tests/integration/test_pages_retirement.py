@@ -217,6 +217,24 @@ def test_a_kernel_says_what_keeps_it_and_what_condemns_it(client: Client) -> Non
     assert "<html" not in spared
 
 
+def test_a_policy_that_cannot_be_read_condemns_nothing_and_says_so(client: Client) -> None:
+    kernel, policy = old_kernel(), make_policy()
+    RetentionPolicy.objects.filter(pk=policy.pk).update(match="no such thing")
+
+    page = client.get(f"/library/kernels/{kernel.pk}/retention").content.decode()
+
+    assert "Condemns nothing: position 1" in page
+    assert client.post(f"/library/retirement/policies/{policy.pk}/plan").status_code == 409
+
+
+def test_a_plan_that_a_worker_goes_on_with_says_so(client: Client) -> None:
+    plan = make_plan(count=2)
+    services.approve_plan(plan=plan, reason="seen", actor=SYSTEM)
+    services.apply_plan(plan=plan, actor=SYSTEM, most=1)
+
+    assert "1 of them are still to be looked at" in client.get(f"/library/retirement/plans/{plan.pk}").content.decode()
+
+
 def test_what_does_not_exist_is_not_found(client: Client) -> None:
     nothing = "01a20a70-2988-776d-9050-9998b8fb74a9"
 

@@ -174,6 +174,12 @@ def text_matches(text: str) -> Q:
     return found | Q(digest__startswith=text.lower()) if len(text) >= 8 else found
 
 
+def blueprint_matches(text: str) -> Q:
+    """Blueprints that ``text`` finds: part of the name or title, or a whole id."""
+    key = parse_id(text)
+    return Q(name__icontains=text) | Q(title__icontains=text) | (Q(pk=key) if key else Q(pk__in=[]))
+
+
 def tag_choices(keys: Sequence[TagKey]) -> dict[str, tuple[str | bool, ...]]:
     """Field -> values, of declared tags with few values."""
     offered: dict[str, tuple[str | bool, ...]] = {}

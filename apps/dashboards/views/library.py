@@ -16,7 +16,7 @@ from apps.dashboards.selectors import library as selectors
 from apps.dashboards.selectors import library_kernel
 from apps.dashboards.stages import KERNEL_LOOKS
 from apps.kernels.lifecycle import DOWNLOADABLE
-from apps.kernels.search.nodes import Compare, Node, Op, is_everything
+from apps.kernels.search.nodes import Compare, Node, Op, contract_of, is_everything
 
 EXAMPLES = (
     ("state = 'VALIDATED' and risk < 0.3", "those that runs may use, and that rarely fail"),
@@ -42,6 +42,7 @@ def listing(request: HttpRequest) -> HttpResponse:
         "wanted": wanted,
         "fault": fault,
         "narrows": narrows,
+        "is_ranked": wanted.node is not None and not wanted.order and contract_of(wanted.node) is not None,
         "chips": _chips(wanted, keys, found.counts if found else {}),
         "orders": selectors.ORDERS.items(),
         "words": selectors.words(keys),
@@ -92,11 +93,13 @@ def kernel(request: HttpRequest, kernel_id: UUID) -> HttpResponse:
     portrait = library_kernel.portrait(kernel_id)
     if portrait is None:
         raise Http404
-    may_audit = viewer(request).has_scope(Scope.AUDIT_READ)
+    who = viewer(request)
+    may_audit = who.has_scope(Scope.AUDIT_READ)
     context = {
         "portrait": portrait,
         "kernel": portrait.kernel,
         "may_audit": may_audit,
+        "may_curate": who.is_staff and who.has_scope(Scope.LIBRARY_WRITE),
         "history": library_kernel.history(portrait.kernel) if may_audit else [],
         "is_downloadable": portrait.kernel.state in DOWNLOADABLE and bool(portrait.bytes.places),
     }

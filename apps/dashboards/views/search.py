@@ -18,7 +18,9 @@ def results(request: HttpRequest) -> HttpResponse:
     if parse_id(text) and hits.count == 1:
         if hits.runs:
             return redirect("dashboards:run", run_id=hits.runs[0].pk)
-        return redirect("dashboards:kernel", kernel_id=hits.kernels[0].pk)
+        if hits.kernels:
+            return redirect("dashboards:kernel", kernel_id=hits.kernels[0].pk)
+        return redirect("dashboards:blueprint", blueprint_id=hits.blueprints[0].pk)
     if hits.event is not None:
         return redirect("dashboards:audit-event", event_id=hits.event.pk)
     return render(request, "search.html", {"text": text, "hits": hits, "limit": search.MAX_HITS})
