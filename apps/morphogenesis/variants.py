@@ -36,7 +36,9 @@ _LAYOUTS: Mapping[str, torch.memory_format] = {
     "contiguous": torch.contiguous_format,
     "channels_last": torch.channels_last,
 }
-_SMALLEST_NORM = 1e-12
+_SMALLEST_NORM = 1e-7  # a float16 holds it
+_NUDGE = 0.1
+_UPSTREAM_SEED = 20_062
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,19 +50,42 @@ class Variant:
     dtype: str
 
     def cast(self, h: Tensor) -> Tensor:
-        """An input as this variant takes it."""
-        return _laid_out(h.to(_DTYPES[self.dtype]), self.memory_format)
+        """An input as this variant takes it, with a gradient of its own as in a network.
+
+        Without one, torch 2.13 crashes in the backward pass of a group norm over channels_last.
+        """
+        return _laid_out(h.to(_DTYPES[self.dtype]), self.memory_format).detach().requires_grad_()
 
     def refusal(self, h: Tensor) -> str:
         """What torch lacks on this machine for a step with this variant; empty if nothing."""
         subject = copy.deepcopy(self.branch).train()  # a step moves the statistics of a batch norm
         try:
-            subject(self.cast(h)).sum().backward()
+            self._backward(subject, self.cast(h))
         except RuntimeError as error:
             if "not implemented" not in str(error):
                 raise
             return str(error)[:200]
         return ""
+
+    def gradient_norms(self, h: Tensor) -> dict[str, float]:
+        """Norm of each parameter's gradient after one small step, from which on everything learns."""
+        subject, h = copy.deepcopy(self.branch).eval(), self.cast(h)
+        self._backward(subject, h)
+        with torch.no_grad():
+            for parameter in subject.parameters():
+                gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+                parameter.sub_(_NUDGE * gradient / gradient.norm().clamp_min(_SMALLEST_NORM))
+        subject.zero_grad(set_to_none=True)
+        self._backward(subject, h)
+        return {
+            name: float(parameter.grad.norm()) if parameter.grad is not None else 0.0
+            for name, parameter in subject.named_parameters()
+        }
+
+    def _backward(self, subject: Branch, h: Tensor) -> None:
+        output = subject(h)
+        upstream = torch.randn(output.shape, generator=torch.Generator().manual_seed(_UPSTREAM_SEED))
+        output.backward(_laid_out(upstream.to(output.dtype), self.memory_format))
 
     def difference(self, kernel: Branch, h: Tensor) -> float:
         """Largest relative L2 difference of a node's output to the kernel's, in evaluation mode; nan when one is."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from apps.blueprints.spec import bind, parse
+from apps.blueprints.starter import starter_library
 from apps.kernels.sandbox_child import JobRejected
 from apps.kernels.sandbox_worker import compile_job, variant_job
 from apps.morphogenesis import checks, variants
@@ -120,6 +121,13 @@ def test_any_other_failure_of_a_variant_is_not_taken_for_that(monkeypatch: pytes
 
     with pytest.raises(RuntimeError):
         variant.refusal(torch.zeros(2, 6))
+
+
+def test_a_group_norm_learns_in_channels_last() -> None:
+    """torch 2.13 crashes there when the input has no gradient."""
+    report, _ = made(dict(starter_library()["attention_conv"].spec), "channels_last", "float32")
+
+    assert report["stages"][-1]["passed"]
 
 
 class TestFormat:
