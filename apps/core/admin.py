@@ -148,7 +148,7 @@ class ScopedAdmin(ModelAdmin):
             yield Neighbours(title="Audit events", url=self._trail_url(row))
 
     def _pointing(self) -> Iterator[tuple[str, str, str]]:
-        """(model, lookup, name) of each foreign key to this table; a name only where that of its table does not tell."""
+        """(model, lookup, name) of each foreign key to this table; no name where that of its table tells enough."""
         keys = [key for key in self.opts.get_fields(include_hidden=True) if key.one_to_many and key.auto_created]
         tables = Counter(key.related_model for key in keys)
         for key in keys:

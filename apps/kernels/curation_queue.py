@@ -58,7 +58,7 @@ CONCERNS: dict[str, Concern] = {
         Concern(
             "quarantined",
             "Quarantined",
-            "Its bytes are not what their digest says, or somebody took it out of use. Retire it; restore a good copy.",
+            "Its bytes are not what their digest says, or somebody took it out of use: its events say which.",
             "danger",
             lambda now: Q(state=KernelState.QUARANTINED),
         ),

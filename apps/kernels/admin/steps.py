@@ -56,7 +56,7 @@ QUARANTINE = Step(
     promises=(
         "The kernel is out of use at once: no run gets it, nobody can download it.",
         "A run that asks for its bytes after this treats the germination as refused and goes on.",
-        "There is no way back to use but through retirement.",
+        "There is no way back to use.",
     ),
     done="quarantined",
     call=lambda kernel, actor, data: services.quarantine_kernel(kernel=kernel, reason=data["reason"], actor=actor),
