@@ -62,6 +62,13 @@ class PrettyJSONField(forms.JSONField):
         return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, cls=self.encoder)
 
 
+class Together(list[Any]):
+    """The rows of a selection, as one."""
+
+    def __str__(self) -> str:
+        return f"{len(self)} selected"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """A button that calls one service for a row.
@@ -71,7 +78,8 @@ class Step:
     works. ``foretell`` says what would happen, for a call that cannot be made and rolled back because it reaches
     beyond the database; it raises what ``call`` would, and returns None where the call can be made. ``tell`` puts the
     events of a preview into words. ``done`` is what is said afterwards, of the result if it is a function.
-    ``now`` is what a row has of that which the answers change.
+    ``now`` is what a row has of that which the answers change. One ``is_of_all`` is taken once, for all selected rows
+    together: its ``row`` is a ``Together``.
     """
 
     title: str
@@ -88,6 +96,7 @@ class Step:
     is_primary: bool = False
     is_destructive: bool = False
     is_for_many: bool = True
+    is_of_all: bool = False
 
     @property
     def asks(self) -> bool:
@@ -108,7 +117,7 @@ class Step:
 class Effect:
     """What a step would do to one row: the events it would leave, or why it is refused."""
 
-    row: Model
+    row: Model | Together
     events: tuple[str, ...] = ()
     error: ServiceError | ValidationError | None = None
 
@@ -140,10 +149,11 @@ class Asked:
         """Also when the answers are not those that were previewed."""
         return self.previews or (self.answers not in {"", digest_of(form)})
 
-    def check(self, row: Model) -> None:
+    def check(self, row: "Model | Together") -> None:
         """Raises Conflict: the row is not as it was shown. Services check again, under their lock, what they need."""
-        if self.shown.get(key_of(row), version_of(row)) != version_of(row):
-            raise Conflict(CHANGED, code="stale")
+        for each in row if isinstance(row, Together) else [row]:
+            if self.shown.get(key_of(each), version_of(each)) != version_of(each):
+                raise Conflict(CHANGED, code="stale")
 
 
 def key_of(row: Model) -> str:
@@ -173,7 +183,7 @@ class StepAdmin(ScopedAdmin):
         for name, step in cls.steps.items():
             setattr(cls, name, _button(name, step))
             setattr(cls, f"{name}_selected", _selection(name, step))
-        cls.actions_detail = list(cls.steps)
+        cls.actions_detail = [name for name, step in cls.steps.items() if not step.is_of_all]
         cls.actions = [f"{name}_selected" for name, step in cls.steps.items() if step.is_for_many]
         cls.offered_when = {name: step.offered for name, step in cls.steps.items()}
 
@@ -218,14 +228,14 @@ class StepAdmin(ScopedAdmin):
         form = step.form(request.POST if asked.confirmed or asked.previews else None)
         if not form.is_valid() or asked.wants_preview(form):
             return self._page(request, step, form, selected, back=self._url_of(None))
-        for row in selected:
+        for row in [Together(selected)] if step.is_of_all else selected:
             self._take_one_of_many(request, row, step, form.cleaned_data, asked)
         if gone := set(asked.shown) - {key_of(row) for row in selected}:
             messages.error(request, f"{len(gone)} of those selected are not there any more.")
         return HttpResponseRedirect(self._url_of(None))
 
     def _take_one_of_many(
-        self, request: HttpRequest, row: Model, step: Step, data: Mapping[str, Any], asked: Asked
+        self, request: HttpRequest, row: Model | Together, step: Step, data: Mapping[str, Any], asked: Asked
     ) -> None:
         try:
             asked.check(row)
@@ -274,7 +284,7 @@ class StepAdmin(ScopedAdmin):
 
     def _effects(self, request: HttpRequest, step: Step, form: forms.Form, rows: Iterable[Any]) -> list[Effect]:
         answers = form.cleaned_data if form.is_bound and form.is_valid() else {"reason": "preview"}
-        return preview(step, rows, actor_of(request), answers)
+        return preview(step, [Together(rows)] if step.is_of_all else rows, actor_of(request), answers)
 
     def _url_of(self, row: Model | None) -> str:
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}"

@@ -496,11 +496,27 @@ class TestRetirement:
         applied = client.post(url_of(plan, "apply"), {"confirmed": "1"})
 
         kernel.refresh_from_db(), pinned.refresh_from_db()
-        assert effect.events == ("lists 1 kernels to retire; their purge would free 2.0 KiB", "keeps 1 for: pinned")
+        assert effect.events == ("lists 1 kernels to retire; their purge would free 2.0 KiB", "leaves out 1: pinned")
         assert made.headers["Location"] == url_of(plan)
         assert told.events == ("1 retired",)
         assert f"{plan}: 1 retired" in messages_of(applied)
         assert (kernel.state, pinned.state) == (KernelState.RETIRED, KernelState.VALIDATED)
+
+    def test_a_plan_for_a_selection_lists_what_the_policy_condemns_of_it(self, client: Client, curator: User) -> None:
+        policy = self.policy()
+        gone, pinned, rejected = kernel_in(), kernel_in(pinned_until=timezone.now() + DAY), kernel_in("REJECTED")
+        kernel_in()  # not selected
+        keys = [str(kernel.pk) for kernel in (gone, pinned, rejected)]
+        answers = {"policy": str(policy.pk), "reason": "tidy"}
+        selection = {"action": "plan_retirement_selected", "_selected_action": keys, **answers}
+
+        (effect,) = client.post(LIST, {**selection, "preview": "1"}).context["effects"]
+        made = client.post(LIST, {**selection, "confirmed": "1"})
+
+        plan = RetentionPlan.objects.get()
+        assert effect.events[1:] == ("leaves out 1: pinned", "leaves out 1: not condemned")
+        assert [item.kernel for item in plan.items.all()] == [gone]
+        assert messages_of(made) == {f"3 selected: {plan} lists 1 of them"}
 
     def test_a_plan_that_is_not_approved_is_not_applied(self, client: Client, curator: User) -> None:
         kernel = kernel_in()

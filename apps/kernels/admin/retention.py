@@ -19,6 +19,7 @@ from apps.audit.models import AuditEvent
 from apps.core.admin import ScopedAdmin
 from apps.core.admin_display import EMPTY, chip, link, size, state_column
 from apps.kernels import services
+from apps.kernels.admin.steps import told_plan
 from apps.kernels.lifecycle import PlanState
 from apps.kernels.models import RetentionItem, RetentionPlan, RetentionPolicy
 
@@ -85,17 +86,6 @@ class PolicyChangeForm(PolicyForm):
         return services.update_policy(policy=self.instance, **self.cleaned_data, actor=self.actor)
 
 
-def _changes(event: AuditEvent) -> dict[str, Any]:
-    return {change["path"].lstrip("/"): change.get("value") for change in event.diff}
-
-
-def _told_plan(events: list[AuditEvent]) -> tuple[str, ...]:
-    plan = _changes(events[0])
-    told = f"lists {plan['item_count']} kernels to retire; their purge would free {size(plan['byte_count'])}"
-    kept = (f"keeps {count} for: {rule.replace('_', ' ')}" for rule, count in (plan.get("kept") or {}).items())
-    return (told, *kept)
-
-
 PLAN = Step(
     title="Make a plan",
     promises=(
@@ -105,7 +95,7 @@ PLAN = Step(
     ),
     done="has a new plan",
     call=lambda policy, actor, data: services.make_plan(policy=policy, reason=data["reason"], actor=actor),
-    tell=_told_plan,
+    tell=told_plan,
     icon="checklist",
     is_primary=True,
     is_for_many=False,

@@ -10,13 +10,14 @@ from django.db import transaction
 from django.utils import timezone
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from apps.accounts.admin_steps import PrettyJSONField, ReasonForm, Step
+from apps.accounts.admin_steps import PrettyJSONField, ReasonForm, Step, Together
+from apps.audit.models import AuditEvent
 from apps.core.actors import Actor
 from apps.core.admin_display import size
 from apps.core.errors import Conflict
 from apps.kernels import services
 from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
-from apps.kernels.models import Kernel, KernelAlias, KernelUse, StorageTier
+from apps.kernels.models import Kernel, KernelAlias, KernelUse, RetentionPlan, RetentionPolicy, StorageTier
 from apps.kernels.models.aliases import ALIAS_NAME
 
 NEAR = (StorageTier.HOT, StorageTier.WARM)
@@ -37,6 +38,14 @@ def _has_bytes(kernel: Kernel) -> bool:
 def _require_bytes(kernel: Kernel) -> None:
     if not _has_bytes(kernel):
         raise Conflict(f"the kernel is {kernel.state} and has no bytes", code="no_binary")
+
+
+def told_plan(events: list[AuditEvent]) -> tuple[str, ...]:
+    """What a plan that was made has, and what it leaves out."""
+    plan = {change["path"].lstrip("/"): change.get("value") for change in events[0].diff}
+    told = f"lists {plan['item_count']} kernels to retire; their purge would free {size(plan['byte_count'])}"
+    kept = (f"leaves out {count}: {rule.replace('_', ' ')}" for rule, count in (plan.get("kept") or {}).items())
+    return (told, *kept)
 
 
 DEPRECATE = Step(
@@ -366,6 +375,35 @@ def _is_quarantined(kernel: Kernel) -> bool:
     return kernel.state == KernelState.QUARANTINED
 
 
+class PlanForm(ReasonForm):
+    policy = forms.ModelChoiceField(
+        RetentionPolicy.objects.order_by("name"),
+        widget=UnfoldAdminSelectWidget,
+        help_text="Its criteria say which of those selected may go, its guards how many.",
+    )
+    field_order = ["policy", "reason"]
+
+
+def _plan(kernels: Together, actor: Actor, data: Mapping[str, Any]) -> RetentionPlan:
+    among = [kernel.pk for kernel in kernels]
+    return services.make_plan(policy=data["policy"], among=among, reason=data["reason"], actor=actor)
+
+
+PLAN = Step(
+    title="Plan retirement",
+    promises=(
+        "What the policy would retire of those selected is written down as a plan: no kernel is touched.",
+        "Nothing is retired before somebody approves the plan and somebody applies it.",
+        "A selected kernel that the policy does not condemn, or that something protects, is left out and counted.",
+    ),
+    done=lambda plan: f"{plan} lists {plan.item_count} of them",
+    call=_plan,
+    form=PlanForm,
+    tell=told_plan,
+    is_of_all=True,
+)
+
+
 STEPS = {
     "restore": RESTORE,
     "set_alias": ALIAS,
@@ -377,6 +415,7 @@ STEPS = {
     "name_successor": SUCCESSOR,
     "move_tier": TIER,
     "verify": VERIFY,
+    "plan_retirement": PLAN,
     "deprecate": DEPRECATE,
     "retire": RETIRE,
     "quarantine": QUARANTINE,

@@ -1,7 +1,7 @@
 """What a policy would retire now, within its guards; nothing is written here."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -35,8 +35,10 @@ class Draft:
     """Rule or guard -> how many condemned kernels it keeps."""
 
 
-def draft(policy: RetentionPolicy, now: datetime) -> Draft:
-    """What ``policy`` would retire at ``now``, the least recently used first.
+def draft(policy: RetentionPolicy, now: datetime, among: Collection[UUID] | None = None) -> Draft:
+    """What ``policy`` would retire at ``now``, the least recently used first; of ``among`` only, if they are given.
+
+    Ranks and caps are those among all that match. What is not condemned is counted for ``among`` only.
 
     Raises:
         Invalid: its ``match`` does not parse.
@@ -44,16 +46,22 @@ def draft(policy: RetentionPolicy, now: datetime) -> Draft:
     known = facts.of_policy(policy)
     chosen: list[tuple[Kernel, Verdict]] = []
     kept: Counter[str] = Counter()
-    for kernel in facts.population(policy).order_by().only(*COLUMNS).iterator(chunk_size=2_000):
+    kernels = facts.population(policy).order_by().only(*COLUMNS)
+    if among is not None:
+        kernels = kernels.filter(pk__in=among)
+        kept["not_condemned"] = len(among)
+    for kernel in kernels.iterator(chunk_size=2_000):
         if kernel.pk not in known:
             continue  # it came while this was read
         found = verdict(kernel, policy, known[kernel.pk], now)
+        if among is not None and found.is_condemned:
+            kept["not_condemned"] -= 1
         if found.goes:
             chosen.append((kernel, found))
         elif found.is_condemned:
             kept.update({finding.rule for finding in found.kept_by})
     chosen.sort(key=lambda pair: (pair[0].last_used_at or pair[0].created_at, pair[0].pk))
-    return _drafted(list(_guarded(policy, chosen, kept)), kept)
+    return _drafted(list(_guarded(policy, chosen, kept)), +kept)
 
 
 def _guarded(

@@ -4,9 +4,10 @@ A plan is applied in batches, each one transaction: whatever kills it, the next 
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -103,14 +104,16 @@ def _check(policy: RetentionPolicy) -> None:
 
 
 @transaction.atomic
-def make_plan(*, policy: RetentionPolicy, actor: Actor, reason: str = "") -> RetentionPlan:
-    """Write down what ``policy`` would retire now. No kernel is touched.
+def make_plan(
+    *, policy: RetentionPolicy, actor: Actor, reason: str = "", among: Collection[UUID] | None = None
+) -> RetentionPlan:
+    """Write down what ``policy`` would retire now, of the kernels ``among`` only if they are given. None is touched.
 
     Raises:
         Invalid: the policy's match does not parse any more.
     """
     now = timezone.now()
-    drafted = draft(policy, now)
+    drafted = draft(policy, now, among)
     plan = RetentionPlan(
         policy=policy,
         workspace_id=policy.workspace_id,
