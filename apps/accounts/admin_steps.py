@@ -10,8 +10,10 @@ after the preview is previewed again, and a row that changed after it is refused
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any, ClassVar, Never
 
 from django import forms
@@ -22,6 +24,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.dateparse import parse_datetime
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
@@ -36,6 +39,7 @@ from apps.core.ids import new_id
 
 REFUSALS = (ServiceError, ValidationError)
 MAX_AT_ONCE = 100
+IS_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)\Z")
 CONFIRMED, PREVIEW = "confirmed", "preview"
 SHOWN, ANSWERS = "shown", "answers"
 """Hidden fields of the page: the rows as they were shown, and a digest of the answers that were previewed."""
@@ -346,11 +350,17 @@ def dry_run(call: Callable[[], Any]) -> list[AuditEvent]:
 
 def sentence(event: AuditEvent) -> str:
     """``moved the run: state becomes CANCELLED``."""
-    changes = [
-        f"{operation['path'].lstrip('/')} becomes {operation.get('value', 'nothing')}" for operation in event.diff
-    ]
+    changes = [f"{operation['path'].lstrip('/')} becomes {_shown(operation.get('value'))}" for operation in event.diff]
     said = EVENT_TYPES[event.type].sentence
     return f"{said}: {', '.join(changes)}" if changes else said
+
+
+def _shown(value: Any) -> str:
+    """Times to the minute, what is not there in a word."""
+    if value is None:
+        return "nothing"
+    moment = parse_datetime(value) if isinstance(value, str) and IS_TIME.match(value) else None
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if moment is not None else str(value)
 
 
 def text_of(error: ServiceError | ValidationError) -> str:

@@ -58,7 +58,7 @@ CONCERNS: dict[str, Concern] = {
         Concern(
             "quarantined",
             "Quarantined",
-            "Its bytes are not what their digest says, or somebody took it out of use: its events say which.",
+            "Its bytes are wrong, or somebody took it out of use: see its events. Retire it to free its contract.",
             "danger",
             lambda now: Q(state=KernelState.QUARANTINED),
         ),

@@ -278,6 +278,22 @@ class TestStaleRows:
         assert "1 of those selected are not there any more." in messages_of(answer)
 
 
+class TestSentences:
+    def test_what_is_taken_away_is_told_as_nothing(self, client: Client, curator: User) -> None:
+        kernel = kernel_in(pinned_until=timezone.now() + DAY)
+
+        (effect,) = client.get(url_of(kernel, "unpin")).context["effects"]
+
+        assert effect.events == ("changed the kernel: pinned_until becomes nothing",)
+
+    def test_a_pin_is_told_as_a_day_and_a_time(self, client: Client, curator: User) -> None:
+        day = timezone.now().date() + 30 * DAY
+
+        page = client.post(url_of(kernel_in(), "pin"), {"pinned_until": f"{day}", "reason": "x", "preview": "1"})
+
+        assert page.context["effects"][0].events == (f"changed the kernel: pinned_until becomes {day} 00:00 UTC",)
+
+
 class TestSelections:
     def test_the_preview_counts_what_would_be_taken_and_what_is_left(self, client: Client, curator: User) -> None:
         rows = [kernel_in(), kernel_in(), kernel_in(KernelState.REJECTED)]

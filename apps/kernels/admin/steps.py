@@ -31,6 +31,10 @@ def _is_in_use(kernel: Kernel) -> bool:
     return kernel.state in {KernelState.VALIDATED, KernelState.DEPRECATED}
 
 
+def _may_be_retired(kernel: Kernel) -> bool:
+    return _is_in_use(kernel) or kernel.state == KernelState.QUARANTINED
+
+
 def _has_bytes(kernel: Kernel) -> bool:
     return kernel.digest is not None and kernel.state != KernelState.PURGED
 
@@ -65,7 +69,7 @@ QUARANTINE = Step(
     promises=(
         "The kernel is out of use at once: no run gets it, nobody can download it.",
         "A run that asks for its bytes after this treats the germination as refused and goes on.",
-        "There is no way back to use.",
+        "There is no way back to use but through retirement.",
     ),
     done="quarantined",
     call=lambda kernel, actor, data: services.quarantine_kernel(kernel=kernel, reason=data["reason"], actor=actor),
@@ -83,7 +87,7 @@ RETIRE = Step(
     ),
     done="retired",
     call=lambda kernel, actor, data: services.retire_kernel(kernel=kernel, reason=data["reason"], actor=actor),
-    offered=_is_in_use,
+    offered=_may_be_retired,
     icon="inventory_2",
     is_destructive=True,
 )
