@@ -166,6 +166,17 @@ def test_the_store_never_returns_wrong_bytes(damage: str) -> None:
         KernelStore().get(digest)
 
 
+@pytest.mark.parametrize("damage", [{"data": b"wrong"}, {"data": None}, {"sha256": b"wrong"}, {}])
+def test_bytes_that_went_wrong_are_right_again_once_they_are_put_again(damage: dict[str, bytes | None]) -> None:
+    digest = KernelStore().put(b"weights")
+    chunk = KernelChunk.objects.filter(blob_id=digest)
+    chunk.update(**damage) if damage else chunk.delete()
+
+    KernelStore().put(b"weights")
+
+    assert KernelStore().get(digest) == b"weights"
+
+
 def test_a_kernel_that_goes_over_a_limit_of_the_sandbox_is_an_alert(
     version: BlueprintVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:

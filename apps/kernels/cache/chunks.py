@@ -15,7 +15,8 @@ TABLE = KernelChunk._meta.db_table
 READ = f'SELECT "index", sha256, data FROM {TABLE} WHERE digest = %s AND "index" >= %s AND "index" < %s ORDER BY 1'  # noqa: S608
 WRITE = (
     f'INSERT INTO {TABLE} (digest, "index", sha256, data) VALUES (%s, %s, %b, %b) '  # noqa: S608 - a name of our own
-    'ON CONFLICT (digest, "index") DO UPDATE SET data = EXCLUDED.data'
+    'ON CONFLICT (digest, "index") DO UPDATE SET sha256 = EXCLUDED.sha256, data = EXCLUDED.data '
+    f"WHERE ({TABLE}.sha256, {TABLE}.data) IS DISTINCT FROM (EXCLUDED.sha256, EXCLUDED.data)"
 )
 
 
@@ -67,7 +68,8 @@ def _rows(digest: str, start: int, stop: int) -> list[tuple[int, bytes, bytes | 
 
 
 def write(digest: str, pieces: Iterable[bytes]) -> None:
-    """Store the chunks of a blob, in the caller's transaction. A chunk whose bytes went to L4 gets them back."""
+    """Store the chunks of a blob, in the caller's transaction. A chunk whose bytes went to L4, or went wrong, gets them
+    back; right ones are not written again."""
     connection.ensure_connection()
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
         for index, piece in enumerate(pieces):

@@ -22,7 +22,7 @@ class KernelStore:
     """Immutable, content-addressed blobs of at most 64 MiB, in chunks of 512 KiB that are verified one by one."""
 
     def put(self, data: bytes) -> str:
-        """Store ``data`` and return its sha256; storing the same bytes again is a no-op.
+        """Store ``data`` and return its sha256; storing the same bytes again heals what went wrong of them.
 
         In the transaction of whoever refers to them: the blob's row is locked until then, so that a purge that frees
         the same bytes sees the new reference.
@@ -43,9 +43,9 @@ class KernelStore:
             blob, created = KernelBlob.objects.select_for_update().get_or_create(
                 digest=digest, defaults={"size": size, "chunk_count": -(-size // CHUNK_BYTES)}
             )
+            file.seek(0)
+            chunks.write(digest, iter(lambda: file.read(CHUNK_BYTES), b""))
             if created or not blob.in_database:
-                file.seek(0)
-                chunks.write(digest, iter(lambda: file.read(CHUNK_BYTES), b""))
                 # A blob that was being freed may have lost its copy in L4 already.
                 archived_at = None if blob.freed_at else blob.archived_at
                 KernelBlob.objects.filter(pk=digest).update(in_database=True, freed_at=None, archived_at=archived_at)
