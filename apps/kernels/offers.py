@@ -14,7 +14,7 @@ from apps.kernels import search
 from apps.kernels.grading import TIMED_TAGS
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel
-from apps.kernels.selectors import kernels
+from apps.kernels.selectors import validated
 
 Tags = Mapping[str, str | int | float | bool]
 MAX_OFFERS = 200
@@ -35,7 +35,7 @@ class KernelQuery:
 def offers(query: KernelQuery) -> QuerySet[Kernel]:
     """VALIDATED kernels by how many preferred tags they have (``preference``), then by lowest risk, then by digest.
 
-    The order is fixed: equal libraries give equal offers.
+    The order is fixed: equal libraries give equal offers. Archived kernels are brought back first.
 
     Raises:
         Invalid: a tag or its value is none that can be searched for, or there are too many; or a tag tells of timings,
@@ -56,7 +56,7 @@ def offers(query: KernelQuery) -> QuerySet[Kernel]:
         for name, value in query.preferred.items()
     ]
     return (
-        kernels()
+        validated()
         .filter(pk__in=search.matching(node).values("pk"))
         .annotate(
             preference=sum(points, start=Value(0)),

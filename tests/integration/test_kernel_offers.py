@@ -6,7 +6,7 @@ import pytest
 
 from apps.core.errors import Invalid
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import Kernel
+from apps.kernels.models import Kernel, StorageTier
 from apps.kernels.offers import KernelQuery, offers
 from tests.support.factories import KernelFactory
 
@@ -51,6 +51,12 @@ def test_of_equals_the_one_of_lower_risk_comes_first_and_the_unknown_between() -
 @pytest.mark.parametrize("state", [KernelState.COMPILED, KernelState.DEPRECATED, KernelState.QUARANTINED])
 def test_only_validated_kernels_are_offered(state: KernelState) -> None:
     kernel(state=state)
+
+    assert list(offers(KernelQuery())) == []
+
+
+def test_an_archived_kernel_is_not_offered() -> None:
+    Kernel.objects.filter(pk=kernel().pk).update(storage_tier=StorageTier.ARCHIVE)
 
     assert list(offers(KernelQuery())) == []
 
