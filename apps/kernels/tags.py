@@ -28,11 +28,23 @@ def check_tags(pointer: str, tags: Mapping[str, Any]) -> None:
     Raises:
         Invalid: with the pointer of each value of another type, outside the choices, or too long for the index.
     """
-    declared = TagKey.objects.filter(name__in=list(tags))
-    faults = [(key, _fault(key, tags[key.name])) for key in declared]
-    errors = [FieldError(f"{pointer}/{escape(key.name)}", code, detail) for key, (code, detail) in faults if code]
+    faults = _faults(tags).items()
+    errors = [FieldError(f"{pointer}/{escape(name)}", code, detail) for name, (code, detail) in faults]
     if errors:
         raise Invalid(errors[0].detail, code=errors[0].code, errors=errors)
+
+
+def as_declared(tags: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that ``check_tags`` lets pass."""
+    faults = _faults(tags)
+    return {name: value for name, value in tags.items() if name not in faults}
+
+
+def _faults(tags: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Tag -> code and detail of what is wrong with it."""
+    declared = TagKey.objects.filter(name__in=list(tags))
+    found = {key.name: _fault(key, tags[key.name]) for key in declared}
+    return {name: fault for name, fault in found.items() if fault != ("", "")}
 
 
 def _fault(key: TagKey, value: Any) -> tuple[str, str]:

@@ -44,6 +44,7 @@ def test_a_declared_tag_waits_for_its_index(admin: Caller) -> None:
         ({"type": "date"}, 400, "/type"),
         ({"type": "number", "choices": ["1"]}, 400, "/choices"),
         ({"choices": ["a", "a"]}, 400, "/choices"),
+        ({"name": "high_speed"}, 400, "/type"),
         ({"name": "there"}, 409, "/name"),
         ({"colour": "red"}, 400, "/colour"),
     ],
@@ -106,6 +107,16 @@ def test_a_kernel_with_a_wrong_value_of_a_declared_tag_is_refused(
 
     assert "arch" in problem["detail"] or code == "max_length"
     assert not Kernel.objects.exists()
+
+
+@pytest.mark.parametrize("declared", [{"type": "number"}, {"choices": ["conv"]}])
+def test_a_declaration_does_not_keep_a_blueprint_from_its_kernels(admin: Caller, declared: dict[str, Any]) -> None:
+    version = BlueprintVersionFactory(blueprint__tags={"arch": "mlp", "layer": "linear"})
+    assert declare(admin, **declared).status_code == 201
+
+    kernel = services.ensure_kernel(version=version, bindings={}, actor=SYSTEM)
+
+    assert kernel.tags == {"layer": "linear"}
 
 
 def test_right_values_and_undeclared_tags_pass(admin: Caller) -> None:

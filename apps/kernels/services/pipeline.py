@@ -29,7 +29,7 @@ from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
 from apps.kernels.models import Kernel, KernelVariant, Pipeline
 from apps.kernels.sandbox import Limits
 from apps.kernels.services.grading import grade_kernels
-from apps.kernels.tags import check_tags
+from apps.kernels.tags import as_declared, check_tags
 from apps.kernels.validator import ValidationOutcome
 from apps.kernels.variants import VariantOutcome, make_variants
 from apps.morphogenesis.artefact import read_kernel
@@ -60,6 +60,7 @@ def register_kernel(
 ) -> Kernel:
     """A kernel of ``version`` with its symbols bound, to be compiled (or to receive an uploaded binary).
 
+    It inherits the blueprint's tags, but for those that are not as they were declared since.
     ``pipeline`` is how thoroughly it is measured.
 
     Raises:
@@ -83,7 +84,8 @@ def register_kernel(
         parameters=graph.parameters,
         compat={"operator": graph.operator, "input": list(graph.input_shape), "output": list(graph.output_shape)},
         tags={
-            **without_grades(version.blueprint.tags),
+            # A tag that was declared after the blueprint got it must not keep runs from their kernels.
+            **as_declared(without_grades(version.blueprint.tags)),
             **given_tags("/tags", flat_object("/tags", tags or {})),
         },
         awaits_upload=awaits_upload,
@@ -315,8 +317,19 @@ def _move(
     )
 
 
+@transaction.atomic
 def quarantine_kernel(*, kernel: Kernel, reason: str, actor: Actor) -> Kernel:
-    """Take a kernel out of use at once, e.g. because its bytes are not what their digest says."""
+    """Take a kernel out of use at once, e.g. because its bytes are not what their digest says.
+
+    Raises:
+        DuplicateContract: it is out of use already, and another kernel has its contract now.
+    """
+    if kernel.state in ENDED:
+        _locked_version(kernel)  # one registration of a contract at a time
+        of_contract = Kernel.objects.filter(blueprint_version=kernel.blueprint_version_id, bindings=kernel.bindings)
+        twin = of_contract.exclude(state__in=ENDED).exclude(pk=kernel.pk).first()
+        if twin is not None:
+            raise DuplicateContract(twin)
     return _move(kernel=kernel, to=KernelState.QUARANTINED, actor=actor, reason=reason, event="kernel.quarantined")
 
 

@@ -9,6 +9,7 @@ from apps.audit import services as audit
 from apps.audit.watched import image
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, Invalid
+from apps.kernels.grading import GRADE_TAGS
 from apps.kernels.models import MAX_TAG_KEYS, TagKey, TagType
 
 MAX_CHOICES = 100
@@ -36,6 +37,8 @@ def declare_tag(
         name=name, type=type, choices=_checked(type, choices), description=description, workspace_id=workspace_id
     )
     key.full_clean()
+    if name in GRADE_TAGS and type != TagType.BOOLEAN:
+        raise Invalid("is given by measurement, as true", pointer="/type", code="reserved")
     if TagKey.objects.count() >= MAX_TAG_KEYS:
         raise Conflict(f"there are {MAX_TAG_KEYS} declared tags already: remove one first", code="too_many")
     key.save(force_insert=True)
