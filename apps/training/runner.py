@@ -22,7 +22,7 @@ from safetensors.torch import save as save_tensors
 from apps.checkpoints import services as checkpoints
 from apps.checkpoints.selectors import latest_epoch
 from apps.core.actors import WORKER
-from apps.core.errors import InvalidTransition, LeaseLost, NotFound, Unavailable
+from apps.core.errors import Conflict, InvalidTransition, LeaseLost, NotFound, Unavailable
 from apps.kernels.cache import CorruptKernel, KernelStore
 from apps.kernels.models import Kernel
 from apps.kernels.services import quarantine_kernel
@@ -79,7 +79,7 @@ class FrozenLibrary:
     def load(self, digest: str) -> bytes:
         try:
             return KernelStore().get(digest)
-        except NotFound as error:
+        except (NotFound, Conflict) as error:  # gone, or archived
             raise KernelUnavailable(str(error)) from error
         except CorruptKernel as error:
             for kernel in Kernel.objects.filter(digest=digest):

@@ -16,6 +16,8 @@ from apps.kernels import selectors, services
 from apps.kernels.cache import CorruptKernel, KernelStore, archive, mover
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import CHUNK_BYTES, Kernel, KernelBlob, KernelChunk, KernelVariant, StorageTier
+from apps.morphogenesis.protocols import KernelUnavailable
+from apps.training.runner import FrozenLibrary
 from tests.support.factories import KernelFactory
 from tests.support.objects import object_storage
 
@@ -99,6 +101,13 @@ def test_an_archived_kernel_is_not_read_and_the_error_names_the_way_back(commits
     with pytest.raises(Conflict, match=r"POST /api/v1/kernels/\{id\}/tier") as refusal:
         KernelStore().get(kernel.digest or "")
     assert refusal.value.code == "archived"
+
+
+def test_an_archived_kernel_is_unavailable_to_a_run_that_has_it_in_its_library(commits: Any) -> None:
+    kernel = moved(validated(content()), ARCHIVE, commits)
+
+    with pytest.raises(KernelUnavailable, match="archived"):
+        FrozenLibrary([]).load(kernel.digest or "")
 
 
 def test_an_archived_kernel_is_not_offered_to_runs(commits: Any) -> None:

@@ -120,12 +120,14 @@ def freeze_library(*, run: TrainingRun, fencing_token: int) -> list[dict[str, An
         return None
     validated = kernel_selectors.validated()
     learned = run.library_source == LibrarySource.LEARNED
-    usable = list(validated if learned else validated.filter(pk__in=[kernel.pk for kernel in wanted]))
+    candidates = list(validated if learned else validated.filter(pk__in=[kernel.pk for kernel in wanted]))
+    hold_kernels(kernels=candidates, run_id=run.pk)
+    # Read again: whoever retired or archived one meanwhile has committed by now, and nobody can from here on.
+    usable = list(validated.filter(pk__in=[kernel.pk for kernel in candidates]))
     priors = kernel_selectors.priors(usable) if learned else {}
     before = image(run)
     run.library = [_offer(kernel, priors.get(kernel.pk, 0.0)) for kernel in usable]
     TrainingRun.objects.filter(pk=run.pk).update(library=run.library)
-    hold_kernels(kernels=usable, run_id=run.pk)
     audit.record(
         type="run.library_frozen",
         subject=run,
