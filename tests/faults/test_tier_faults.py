@@ -17,13 +17,17 @@ from django.utils import timezone
 
 from apps.audit.models import AuditEvent
 from apps.core.actors import SYSTEM
-from apps.core.errors import Conflict
+from apps.core.errors import Conflict, Invalid
 from apps.core.ids import new_id
 from apps.kernels import services
 from apps.kernels.cache import KernelStore, mover
 from apps.kernels.lifecycle import KernelState, PlanState
 from apps.kernels.models import Kernel, RetentionPlan
-from tests.support.factories import KernelFactory
+from apps.morphogenesis.settings import RunSettings
+from apps.training import services as training
+from apps.training.lifecycle import RunState
+from apps.training.models import LibrarySource
+from tests.support.factories import KernelFactory, RunFactory
 from tests.support.retention import approved_plan, kernel
 from tests.support.waiting import wait_until
 
@@ -242,3 +246,30 @@ def test_two_movers_of_the_same_bytes_are_told_apart() -> None:
         moving = start(services.change_tier, kernel=row, tier="hot", actor=SYSTEM)
         with pytest.raises(Conflict, match="being moved"):
             moving.result(timeout=10)
+
+
+def test_a_kernel_that_is_retired_while_its_successor_is_named_is_no_successor() -> None:
+    row, successor = kernel(), kernel()
+
+    with in_thread() as start:
+        with transaction.atomic():
+            services.retire_kernel(kernel=successor, reason="old", actor=SYSTEM)
+            retirement = start(
+                services.retire_kernel, kernel=row, reason="old", successor=Kernel(pk=successor.pk), actor=SYSTEM
+            )
+            wait_until(someone_waits, seconds=10)
+        with pytest.raises(Invalid, match="VALIDATED"):
+            retirement.result(timeout=10)
+
+
+def test_a_kernel_that_is_retired_while_a_run_freezes_its_library_is_not_in_it() -> None:
+    row, stays = (kernel(compat={"input": [8], "output": [8]}) for _ in range(2))
+    settings = RunSettings.from_mapping({"growth": {"enabled": False}}).to_dict()
+    run = RunFactory(state=RunState.RUNNING, library=None, library_source=LibrarySource.LEARNED, settings=settings)
+
+    with in_thread() as start:
+        with transaction.atomic():
+            services.retire_kernel(kernel=row, reason="old", actor=SYSTEM)
+            library = start(training.freeze_library, run=run, fencing_token=0)
+            wait_until(someone_waits, seconds=10)
+        assert [offer["digest"] for offer in library.result(timeout=10) or ()] == [stays.digest]

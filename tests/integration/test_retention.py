@@ -420,10 +420,48 @@ def test_only_a_retired_kernel_is_restored(state: str) -> None:
         services.restore_kernel(kernel=kernel(state=state), actor=SYSTEM)
 
 
-@pytest.mark.parametrize("state", [KernelState.UPLOADED, KernelState.RETIRED, KernelState.QUARANTINED])
-def test_only_a_kernel_in_use_is_retired(state: str) -> None:
-    with pytest.raises(Conflict, match="only a VALIDATED or DEPRECATED one"):
+@pytest.mark.parametrize("state", [KernelState.UPLOADED, KernelState.RETIRED, KernelState.REJECTED])
+def test_only_a_kernel_in_use_or_in_quarantine_is_retired(state: str) -> None:
+    with pytest.raises(Conflict, match="only a VALIDATED, DEPRECATED or QUARANTINED one"):
         services.retire_kernel(kernel=kernel(state=state), reason="old", actor=SYSTEM)
+
+
+def quarantined(row: Kernel) -> Kernel:
+    return services.quarantine_kernel(kernel=row, reason="odd", actor=SYSTEM)
+
+
+def test_the_contract_of_a_kernel_that_was_retired_from_quarantine_is_free_again() -> None:
+    row = quarantined(kernel())
+    services.retire_kernel(kernel=row, reason="compile it anew", actor=SYSTEM)
+
+    anew = services.ensure_kernel(version=row.blueprint_version, bindings=row.bindings, actor=SYSTEM)
+
+    assert (anew.pk != row.pk, anew.state) == (True, KernelState.REGISTERED)
+
+
+def test_a_kernel_that_was_quarantined_in_use_comes_back_through_retirement() -> None:
+    row = services.retire_kernel(kernel=quarantined(kernel()), reason="look again", actor=SYSTEM)
+
+    assert services.restore_kernel(kernel=row, actor=SYSTEM).state == KernelState.VALIDATED
+
+
+@pytest.mark.parametrize("state", [KernelState.REGISTERED, KernelState.UPLOADED, KernelState.REJECTED])
+def test_a_kernel_that_was_never_validated_does_not_become_so_by_a_restore(state: str) -> None:
+    row = services.retire_kernel(kernel=quarantined(kernel(state=state)), reason="old", actor=SYSTEM)
+
+    with pytest.raises(Conflict) as refusal:
+        services.restore_kernel(kernel=row, actor=SYSTEM)
+    assert refusal.value.code == "never_validated"
+
+
+@pytest.mark.parametrize("state", [KernelState.RETIRED, KernelState.REJECTED])
+def test_a_kernel_out_of_use_is_not_quarantined_where_another_has_its_contract(state: str) -> None:
+    row = kernel(state=state)
+    twin = KernelFactory(blueprint_version=row.blueprint_version, bindings=row.bindings)
+
+    with pytest.raises(services.DuplicateContract) as refusal:
+        quarantined(row)
+    assert refusal.value.kernel == twin
 
 
 def test_a_successor_is_another_kernel_in_use() -> None:
@@ -431,6 +469,21 @@ def test_a_successor_is_another_kernel_in_use() -> None:
     for successor in (row, kernel(state=KernelState.DEPRECATED)):
         with pytest.raises(Invalid, match="VALIDATED"):
             services.retire_kernel(kernel=row, reason="old", successor=successor, actor=SYSTEM)
+
+
+def test_a_successor_has_the_same_contract() -> None:
+    with pytest.raises(Invalid, match="fits other slots"):
+        services.retire_kernel(kernel=kernel(), reason="old", successor=kernel(compat={"input": []}), actor=SYSTEM)
+
+
+def test_what_was_quarantined_since_it_was_looked_at_is_no_successor() -> None:
+    row, successor = kernel(), kernel()
+    quarantined(Kernel.objects.get(pk=successor.pk))
+
+    with pytest.raises(Invalid, match="VALIDATED"):
+        services.retire_kernel(kernel=row, reason="old", successor=successor, actor=SYSTEM)
+    with pytest.raises(Conflict, match="QUARANTINED"):
+        services.update_kernel(kernel=row, successor=successor, actor=SYSTEM)
 
 
 # --- Purging

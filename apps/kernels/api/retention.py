@@ -186,7 +186,8 @@ class RetireView(OfKernel):
     @extend_schema(request=Retirement, responses=KernelSerializer)
     @idempotent
     def post(self, request: Request, id: UUID) -> Response:
-        """Take the kernel out of the library. It can be restored until it is purged."""
+        """Take the kernel out of the library, or out of quarantine. It can be restored until it is purged, if it was
+        ever VALIDATED."""
         given = self.parse(Retirement)
         successor = _successor(given.pop("successor", None))
         kernel = services.retire_kernel(kernel=self.get_object(), successor=successor, actor=actor_of(request), **given)

@@ -82,6 +82,7 @@ def _check_successor(kernel: Kernel, successor: Kernel | None) -> None:
     """Raises Invalid, Conflict."""
     if successor is None or successor.pk == kernel.successor_id:
         return
+    successor = Kernel.objects.select_for_update(of=("self",)).get(pk=successor.pk)  # nobody retires it meanwhile
     if successor.compat != kernel.compat:
         detail = f"fits other slots: {successor.compat}, not {kernel.compat}"
         raise Invalid(detail, pointer="/successor", code="contract")

@@ -6,6 +6,7 @@ kernel refers to its row, and so waits for the lock or is seen under it.
 
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -22,6 +23,7 @@ from apps.kernels.retention import facts
 from apps.kernels.retention.planning import freed_bytes
 from apps.kernels.retention.purging import purged_at
 from apps.kernels.retention.rules import RETIRABLE, protections
+from apps.kernels.selectors import lock_successors
 
 RESTORABLE_FOR = timedelta(days=30)
 """How long a kernel that was retired by hand is kept from the purge."""
@@ -38,17 +40,24 @@ def retire_kernel(
 ) -> Kernel:
     """Take a kernel out of the library: VALIDATED -> DEPRECATED -> RETIRED. Afterwards it may be purged.
 
+    A QUARANTINED one too: it would keep its contract and its bytes for ever.
+
     Raises:
-        Invalid: no reason, or a successor that is not in use. Conflict: its state does not allow it, or something
-            protects it.
+        Invalid: no reason, or a successor that is not in use or of another contract. Conflict: its state does not allow
+            it, or something protects it.
     """
     if not reason.strip():
         raise Invalid("is needed: it stands in the trail", pointer="/reason", code="required")
-    if successor is not None and (successor.pk == kernel.pk or successor.state != KernelState.VALIDATED):
-        raise Invalid("must be another kernel that is VALIDATED", pointer="/successor", code="successor")
-    fresh, now = _locked(kernel), timezone.now()
-    if fresh.state not in RETIRABLE:
-        raise Conflict(f"the kernel is {fresh.state}: only a VALIDATED or DEPRECATED one is retired", code="state")
+    if successor is not None:
+        lock_successors()  # before the rows: in the order of everybody
+    rows, now = _both_locked(kernel, successor), timezone.now()
+    fresh = rows[kernel.pk]
+    if successor is not None:
+        _check_successor(fresh, rows[successor.pk])
+    if fresh.state not in (*RETIRABLE, KernelState.QUARANTINED):
+        raise Conflict(
+            f"the kernel is {fresh.state}: only a VALIDATED, DEPRECATED or QUARANTINED one is retired", code="state"
+        )
     _require_unprotected(fresh, now)
     if fresh.state == KernelState.VALIDATED:
         fresh = _move(fresh, KernelState.DEPRECATED, "kernel.transition", actor, reason)
@@ -66,6 +75,21 @@ def _locked(kernel: Kernel) -> Kernel:
     return Kernel.objects.select_for_update(of=("self",)).get(pk=kernel.pk)
 
 
+def _both_locked(kernel: Kernel, successor: Kernel | None) -> dict[UUID, Kernel]:
+    """By id, as they are now: whoever retires the successor meanwhile waits, or is seen."""
+    keys = [kernel.pk, *([successor.pk] if successor else [])]
+    return {row.pk: row for row in Kernel.objects.select_for_update(of=("self",)).filter(pk__in=keys).order_by("pk")}
+
+
+def _check_successor(kernel: Kernel, successor: Kernel) -> None:
+    """Raises Invalid."""
+    if successor.pk == kernel.pk or successor.state != KernelState.VALIDATED:
+        raise Invalid("must be another kernel that is VALIDATED", pointer="/successor", code="successor")
+    if successor.compat != kernel.compat:
+        detail = f"fits other slots: {successor.compat}, not {kernel.compat}"
+        raise Invalid(detail, pointer="/successor", code="contract")
+
+
 def _require_unprotected(kernel: Kernel, now: datetime) -> None:
     held = protections(kernel, facts.of_kernels([kernel.pk])[kernel.pk], now)
     if held:
@@ -76,11 +100,13 @@ def restore_kernel(*, kernel: Kernel, actor: Actor, reason: str = "") -> Kernel:
     """Bring a retired kernel back into the library, with its bytes verified and in the database.
 
     Raises:
-        Conflict: it is not retired, its bytes are gone or corrupt, or a newer kernel has its contract. Unavailable: its
-            bytes are in the object storage, which does not answer.
+        Conflict: it is not retired, was never validated, its bytes are gone or corrupt, or a newer kernel has its
+            contract. Unavailable: its bytes are in the object storage, which does not answer.
     """
     if kernel.state != KernelState.RETIRED:
         raise Conflict(f"the kernel is {kernel.state}: only a RETIRED one is restored", code="state")
+    if kernel.rejection or "validation" not in kernel.report:  # it was quarantined before it came so far
+        raise Conflict("the kernel was never validated: register its contract anew", code="never_validated")
     try:
         if kernel.storage_tier not in IN_DATABASE:
             kernel = mover.move(kernel, to=StorageTier.WARM, actor=actor, reason=reason)
