@@ -123,6 +123,13 @@ class TestNeighbours:
                 shown = client.get(neighbours.url).context["cl"].result_list
                 assert neighbours.count is None or len(shown) == neighbours.count, neighbours.title
 
+    @pytest.mark.parametrize("model", ["kernels.kernel", "blueprints.blueprintversion", "training.trainingrun"])
+    def test_no_two_lists_have_the_same_name(self, client: Client, model: str) -> None:
+        titles = [item.title for item in client.get(url_of(make_rows()[model])).context["neighbours"]]
+
+        assert len(titles) == len(set(titles))
+        assert "+" not in titles
+
     def test_a_list_that_the_role_may_not_read_is_not_offered(self, client: Client) -> None:
         client.force_login(factories.UserFactory(role=Role.VIEWER, is_staff=True))
         run = factories.RunFactory()
