@@ -100,6 +100,17 @@ def test_an_uploaded_artefact_that_is_no_kernel_is_rejected_with_the_reason(vers
     assert rejected.rejection
 
 
+def test_bad_bytes_that_were_uploaded_do_not_condemn_the_version_that_is_being_compiled(
+    version: BlueprintVersion,
+) -> None:
+    kernel = services.upload_binary(kernel=register(version, awaits_upload=True), data=b"not a kernel", actor=SYSTEM)
+    BlueprintVersion.objects.filter(pk=version.pk).update(state=VersionState.COMPILING)
+
+    services.process_kernel(kernel=kernel)
+
+    assert BlueprintVersion.objects.get(pk=version.pk).state == VersionState.COMPILING
+
+
 def test_a_corrupt_chunk_quarantines_the_kernel_instead_of_validating_it(version: BlueprintVersion) -> None:
     artefact = KernelStore().get(services.process_kernel(kernel=register(version)).digest or "")
     kernel = services.register_kernel(version=version, bindings={"D": 8, "H": 5}, actor=SYSTEM, awaits_upload=True)

@@ -287,7 +287,8 @@ def _reject(
         rejection=reason,
         **{**changes, "report": {**changes["report"], "rejected_at": refusal.stage or "contract"}},
     )
-    _settle_version(kernel, VersionState.INVALID, actor)
+    if "compile" in changes["report"]:  # bytes that a client brought say nothing about the spec
+        _settle_version(kernel, VersionState.INVALID, actor)
     return rejected
 
 
