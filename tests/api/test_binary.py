@@ -116,6 +116,24 @@ def test_a_corrupt_kernel_is_quarantined_instead_of_sent(admin: Caller, kernel: 
     assert Kernel.objects.get(pk=kernel.pk).state == KernelState.QUARANTINED
 
 
+@pytest.mark.parametrize("verb", ["get", "head"])
+def test_a_kernel_whose_bytes_are_gone_is_quarantined(admin: Caller, kernel: Kernel, verb: str) -> None:
+    KernelBlob.objects.filter(pk=kernel.digest).delete()
+
+    assert getattr(admin, verb)(path_of(kernel)).status_code == 503
+    assert Kernel.objects.get(pk=kernel.pk).state == KernelState.QUARANTINED
+
+
+@pytest.mark.parametrize("verb", ["get", "head"])
+def test_an_archived_kernel_is_refused_to_whoever_asks_for_its_bytes_or_only_for_its_head(
+    admin: Caller, kernel: Kernel, verb: str
+) -> None:
+    Kernel.objects.filter(pk=kernel.pk).update(storage_tier=StorageTier.ARCHIVE)
+    KernelBlob.objects.filter(pk=kernel.digest).update(in_database=False, archived_at=timezone.now())
+
+    assert getattr(admin, verb)(path_of(kernel)).status_code == 409
+
+
 def test_bytes_that_turn_out_corrupt_on_the_way_break_off_and_are_never_sent_wrong(
     admin: Caller, kernel: Kernel
 ) -> None:

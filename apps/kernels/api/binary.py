@@ -8,6 +8,7 @@ import hashlib
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
@@ -26,7 +27,7 @@ from apps.accounts.models import default_workspace_id
 from apps.core.actors import SYSTEM, actor_of
 from apps.core.api import ApiView
 from apps.core.concurrency import not_modified
-from apps.core.errors import Conflict, Invalid, NotFound, PayloadTooLarge, ServiceError, Unavailable
+from apps.core.errors import Conflict, Invalid, InvalidTransition, NotFound, PayloadTooLarge, ServiceError, Unavailable
 from apps.core.parsers import BinaryParser
 from apps.core.problems import Problem
 from apps.core.ranges import ByteRange, Unsatisfiable, requested
@@ -86,6 +87,7 @@ class BinaryView(ApiView):
         if part:
             headers["Content-Range"] = part.content_range
         if request.method == "HEAD":
+            _refuse_as_get(kernel)
             return HttpResponse(headers=headers, content_type=MEDIA_TYPE)
         return _stream(kernel, part, headers)
 
@@ -200,10 +202,24 @@ def _pieces(kernel: Kernel, part: ByteRange | None) -> Iterator[bytes]:
     start, stop = (part.start, part.stop) if part else (0, None)
     try:
         yield from KernelStore().stream(kernel.digest or "", start, stop)
-    except CorruptKernel as error:
-        log.error("kernel_corrupt", kernel=str(kernel.pk), digest=error.digest, chunk=error.index)
+    except (CorruptKernel, NotFound) as error:
+        raise _quarantined(kernel, error) from error
+
+
+def _refuse_as_get(kernel: Kernel) -> None:
+    """Raises Conflict: it is archived. Unavailable: its bytes are gone."""
+    try:
+        KernelStore().stream(kernel.digest or "")  # nothing is read before the first piece
+    except NotFound as error:
+        raise _quarantined(kernel, error) from error
+
+
+def _quarantined(kernel: Kernel, error: Exception) -> Unavailable:
+    """What to answer for a kernel whose bytes are corrupt or gone, once it is out of use."""
+    log.error("kernel_corrupt", kernel=str(kernel.pk), digest=kernel.digest, reason=str(error))
+    with suppress(InvalidTransition):  # another download was faster
         services.quarantine_kernel(kernel=kernel, reason=str(error), actor=SYSTEM)
-        raise Unavailable("the stored bytes are corrupt; the kernel was quarantined", code="corrupt_kernel") from error
+    return Unavailable("the stored bytes are corrupt or gone; the kernel was quarantined", code="corrupt_kernel")
 
 
 def _expected_digest(header: str | None) -> str:
