@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import DataError, connection, transaction
 from django.utils import timezone
 
 from apps.audit.models import AuditEvent
@@ -28,10 +28,13 @@ from apps.training import services as training
 from apps.training.lifecycle import RunState
 from apps.training.models import LibrarySource
 from tests.support.factories import KernelFactory, RunFactory
+from tests.support.objects import object_storage
 from tests.support.retention import approved_plan, kernel
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("committed_db")
+
+__all__ = ["object_storage"]
 
 # Each round forks a child that is killed before or after the first call of the named function. What its parent finds
 # then, and again once the step was repeated, is printed as one line of JSON.
@@ -246,6 +249,25 @@ def test_two_movers_of_the_same_bytes_are_told_apart() -> None:
         moving = start(services.change_tier, kernel=row, tier="hot", actor=SYSTEM)
         with pytest.raises(Conflict, match="being moved"):
             moving.result(timeout=10)
+
+
+def test_a_move_that_fails_with_its_callers_transaction_leaves_the_bytes_to_the_next(
+    monkeypatch: pytest.MonkeyPatch, object_storage: Path
+) -> None:
+    row = KernelFactory(state=KernelState.VALIDATED)
+
+    def fail(digest: str, pieces: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 / 0")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mover.archive, "store", fail)
+        with pytest.raises(DataError), transaction.atomic():
+            services.change_tier(kernel=row, tier="cold", actor=SYSTEM)
+
+    with in_thread() as start:
+        moved = start(services.change_tier, kernel=row, tier="cold", actor=SYSTEM)
+        assert moved.result(timeout=10).storage_tier == "cold"
 
 
 def test_a_kernel_that_is_retired_while_its_successor_is_named_is_no_successor() -> None:

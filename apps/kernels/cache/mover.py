@@ -217,16 +217,20 @@ def settle(*, most: int = 100) -> int:
 def _alone_with(digest: str) -> Iterator[None]:
     """One mover of these bytes at a time, across transactions; the session's end gives the lock back.
 
+    Where the caller is in a transaction, its end gives the lock back: one that has failed could not.
+
     Raises:
         Conflict: there is another.
     """
     number = int.from_bytes(hashlib.sha256(f"kernel bytes {digest}".encode()).digest()[:8], signed=True)
+    is_callers = connection.in_atomic_block
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [number])
+        cursor.execute(f"SELECT pg_try_advisory{'_xact' if is_callers else ''}_lock(%s)", [number])
         if not cursor.fetchone()[0]:
             raise Conflict(f"the bytes {digest} are being moved already", code="being_moved")
     try:
         yield
     finally:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [number])
+        if not is_callers:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [number])
