@@ -8,6 +8,8 @@ from django.utils import timezone
 
 from apps.audit.models import AuditEvent
 from apps.blueprints.models import Blueprint
+from apps.core.actors import SYSTEM
+from apps.kernels import services
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import AliasPeriod, Kernel, KernelAlias
 from tests.api.conftest import Caller
@@ -113,6 +115,16 @@ def test_a_protected_alias_points_at_validated_kernels_only(admin: Caller, bluep
 
     assert_problem(put(admin, unproven, "prod"), 409, "not_validated")
     assert put(admin, unproven, "candidate").status_code == 201
+
+
+def test_what_a_protected_alias_points_at_is_not_deprecated(admin: Caller, blueprint: Blueprint) -> None:
+    kernel = kernel_of(blueprint)
+    services.set_alias(kernel=kernel, name="prod", actor=SYSTEM)
+    path = f"/api/v1/kernels/{kernel.pk}/deprecate"
+
+    assert_problem(admin.post(path, {"reason": "slow"}, format="json"), 409, "protected")
+    services.unprotect_alias(alias=KernelAlias.objects.get(), reason="slow", actor=SYSTEM)
+    assert admin.post(path, {"reason": "slow"}, format="json").status_code == 200
 
 
 def test_prod_is_protected_from_its_birth_and_moves_with_a_reason_only(admin: Caller, blueprint: Blueprint) -> None:

@@ -26,7 +26,7 @@ from apps.kernels.compiler import CompileOutcome
 from apps.kernels.effort import EFFORTS
 from apps.kernels.grading import given_tags, without_grades
 from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
-from apps.kernels.models import Kernel, KernelVariant, Pipeline
+from apps.kernels.models import Kernel, KernelAlias, KernelVariant, Pipeline
 from apps.kernels.sandbox import Limits
 from apps.kernels.services.grading import grade_kernels
 from apps.kernels.tags import as_declared, check_tags
@@ -334,6 +334,15 @@ def quarantine_kernel(*, kernel: Kernel, reason: str, actor: Actor) -> Kernel:
     return _move(kernel=kernel, to=KernelState.QUARANTINED, actor=actor, reason=reason, event="kernel.quarantined")
 
 
+@transaction.atomic
 def deprecate_kernel(*, kernel: Kernel, reason: str, actor: Actor) -> Kernel:
-    """New runs no longer get this kernel; runs that hold it keep it."""
+    """New runs no longer get this kernel; runs that hold it keep it.
+
+    Raises:
+        Conflict: a protected alias points at it.
+    """
+    Kernel.objects.select_for_update(of=("self",)).get(pk=kernel.pk)  # no alias is pointed at it meanwhile
+    alias = KernelAlias.objects.select_related("blueprint").filter(kernel=kernel, is_protected=True).first()
+    if alias is not None:
+        raise Conflict(f"the protected alias {alias} points at this kernel: move it first", code="protected")
     return _move(kernel=kernel, to=KernelState.DEPRECATED, actor=actor, reason=reason)
