@@ -284,6 +284,15 @@ def test_a_kernel_that_is_retired_while_its_successor_is_named_is_no_successor()
             retirement.result(timeout=10)
 
 
+def test_naming_a_successor_does_not_wait_for_a_run_that_takes_hold_of_it() -> None:
+    row, successor = kernel(), kernel()
+
+    with in_thread() as start, transaction.atomic():
+        services.hold_kernels(kernels=[successor], run_id=new_id())
+        named = start(services.update_kernel, kernel=row, successor=successor, actor=SYSTEM)
+        assert named.result(timeout=10).successor_id == successor.pk
+
+
 def test_a_kernel_that_is_retired_while_a_run_freezes_its_library_is_not_in_it() -> None:
     row, stays = (kernel(compat={"input": [8], "output": [8]}) for _ in range(2))
     settings = RunSettings.from_mapping({"growth": {"enabled": False}}).to_dict()

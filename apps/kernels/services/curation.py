@@ -82,7 +82,8 @@ def _check_successor(kernel: Kernel, successor: Kernel | None) -> None:
     """Raises Invalid, Conflict."""
     if successor is None or successor.pk == kernel.successor_id:
         return
-    successor = Kernel.objects.select_for_update(of=("self",)).get(pk=successor.pk)  # nobody retires it meanwhile
+    # Nobody retires it meanwhile; a run that takes hold of both in the other order does not wait for this lock.
+    successor = Kernel.objects.select_for_update(of=("self",), no_key=True).get(pk=successor.pk)
     if successor.compat != kernel.compat:
         detail = f"fits other slots: {successor.compat}, not {kernel.compat}"
         raise Invalid(detail, pointer="/successor", code="contract")
