@@ -1,10 +1,12 @@
 """What the services do to every kind of asset, replayed: their events are the rows."""
 
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from django.db import transaction
+from django.utils import timezone
 
 from apps.accounts import services as accounts
 from apps.accounts.models import User
@@ -15,9 +17,10 @@ from apps.audit.replay import replay, subject_models
 from apps.blueprints import services as blueprints
 from apps.checkpoints import services as checkpoints
 from apps.core.actors import SYSTEM
+from apps.core.lineage import LineageKind
 from apps.kernels import services as kernels
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import Kernel
+from apps.kernels.models import Kernel, StorageTier, TagType
 from apps.morphogenesis.lifecycle import Gate, SeedState
 from apps.morphogenesis.protocols import Action, DecisionRecord, GraftOutcome, TransitionRecord
 from apps.training import services as training
@@ -114,11 +117,38 @@ def growth(kernel: Kernel) -> TrainingRun:
     return run
 
 
+def curation(kernel: Kernel) -> None:
+    """Another kernel with a tag, a successor and an alias that moved on; then ``kernel`` is retired by a plan, brought
+    back, quarantined, retired again and purged."""
+    other = kernels.register_kernel(version=kernel.blueprint_version, bindings={"D": 8, "H": 4}, actor=SYSTEM)
+    other = kernels.process_kernel(kernel=other, actor=SYSTEM)
+    tag = kernels.declare_tag(name="arch", type=TagType.TEXT, actor=SYSTEM)
+    kernels.update_tag(tag_key=tag, choices=["mlp"], actor=SYSTEM)
+    until = timezone.now() + timedelta(days=1)
+    kernels.update_kernel(kernel=other, tags={"arch": "mlp"}, pinned_until=until, legal_hold=True, actor=SYSTEM)
+    kernels.link_kernels(child=kernel, parent=other, kind=LineageKind.DISTILLED, weight=0.5, actor=SYSTEM)
+    kernels.change_tier(kernel=other, tier=StorageTier.HOT, actor=SYSTEM)
+    for target in (kernel, other):
+        alias = kernels.set_alias(kernel=target, name="prod", reason="better", actor=SYSTEM)
+    kernels.unprotect_alias(alias=alias, reason="none is good", actor=SYSTEM)
+    kernels.remove_alias(alias=alias, actor=SYSTEM)
+    kernels.deprecate_kernel(kernel=kernel, reason="old", actor=SYSTEM)
+    policy = kernels.create_policy(name="all", older_than_days=0, grace_days=0, actor=SYSTEM)
+    policy = kernels.update_policy(policy=policy, max_share=1.0, actor=SYSTEM)
+    plan, unwanted = (kernels.make_plan(policy=policy, actor=SYSTEM) for _ in range(2))
+    kernels.discard_plan(plan=unwanted, reason="one is enough", actor=SYSTEM)
+    kernels.apply_plan(plan=kernels.approve_plan(plan=plan, reason="looked at", actor=SYSTEM), actor=SYSTEM)
+    kernel = kernels.restore_kernel(kernel=Kernel.objects.get(pk=kernel.pk), actor=SYSTEM)
+    kernels.quarantine_kernel(kernel=kernel, reason="odd", actor=SYSTEM)
+    kernels.retire_kernel(kernel=kernel, reason="odd", successor=other, restorable_for=timedelta(0), actor=SYSTEM)
+    kernels.purge_kernel(kernel=kernel, actor=SYSTEM)
+
+
 def test_the_events_of_every_kind_of_asset_are_its_rows() -> None:
     people()
     kernel = library()
     growth(kernel)
-    kernels.deprecate_kernel(kernel=kernel, reason="old", actor=SYSTEM)
+    curation(kernel)
 
     unsealed = replay()
     audit.seal()
