@@ -599,6 +599,14 @@ def test_a_kernel_is_explained_by_every_policy_and_goes_by_the_enabled_ones() ->
     assert told.when == row.created_at + timedelta(days=90)
 
 
+def test_each_policy_more_costs_an_explanation_one_statement(django_assert_num_queries: Any) -> None:
+    row, now = kernel(), timezone.now()
+    for number in range(3):
+        policy(name=f"old{number}")
+        with django_assert_num_queries(4 + number + 1):  # policies, protections in a savepoint, and each policy
+            explain(row, now)
+
+
 def test_a_retired_kernel_is_explained_by_its_purge() -> None:
     row = retired(over=False)
 

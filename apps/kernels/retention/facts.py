@@ -1,6 +1,7 @@
 """What the rules need beside the kernels' own rows: a fixed number of statements, however many kernels."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -51,7 +52,7 @@ def population(policy: RetentionPolicy) -> QuerySet[Kernel]:
     Raises:
         Invalid: its ``match`` does not parse.
     """
-    in_use = Kernel.objects.filter(workspace=policy.workspace, state__in=RETIRABLE)
+    in_use = Kernel.objects.filter(workspace=policy.workspace_id, state__in=RETIRABLE)
     if not policy.match:
         return in_use
     try:
@@ -61,10 +62,17 @@ def population(policy: RetentionPolicy) -> QuerySet[Kernel]:
     return in_use.filter(pk__in=found.order_by().values("pk"))
 
 
-def of_policy(policy: RetentionPolicy, ids: Iterable[UUID] | None = None) -> dict[UUID, Facts]:
-    """The facts of every kernel that the policy is about, or of ``ids``, also those that it is not about."""
+def of_policy(
+    policy: RetentionPolicy, ids: Iterable[UUID] | None = None, *, protected: Mapping[UUID, Facts] | None = None
+) -> dict[UUID, Facts]:
+    """The facts of every kernel that the policy is about, or of ``ids``, also those that it is not about.
+
+    ``protected``: what ``of_kernels`` said of ``ids``, for whoever asks about many policies.
+    """
     standings = _standings(policy, None if ids is None else list(ids))
     wanted = list(standings if ids is None else ids)
+    if protected is not None:
+        return {key: replace(protected[key], **standings.get(key, {})) for key in wanted}
     held, unread = _protected(wanted)
     return {key: Facts(**standings.get(key, {}), held=held.get(key, {}), unread=unread) for key in wanted}
 
