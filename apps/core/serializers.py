@@ -1,7 +1,7 @@
 """The base of what clients send: a member that nobody asked for is an error that names it, never ignored."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from rest_framework import serializers
@@ -10,6 +10,8 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 
 class StrictSerializer(serializers.Serializer[Any]):
     """Refuses unknown members beside every other error, so that a client sees all its mistakes at once."""
+
+    default_error_messages: ClassVar[dict[str, Any]] = {"invalid": "must be a JSON object"}
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, Mapping):
@@ -75,8 +77,21 @@ class Flag(serializers.BooleanField):
         return data
 
 
+class Choice(serializers.ChoiceField):
+    """One of a few texts. A refusal names them."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            return super().to_internal_value(data)
+        except ValidationError:
+            known = ", ".join(str(choice) for choice in self.choices)
+            raise ValidationError(f"must be one of {known}", code="invalid_choice") from None
+
+
 class JSONObject(serializers.DictField):
     """A JSON object; what stands in it is checked by a service."""
+
+    default_error_messages: ClassVar[dict[str, Any]] = {"not_a_dict": "must be a JSON object"}
 
 
 class Integers(serializers.DictField):

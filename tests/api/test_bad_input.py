@@ -133,6 +133,26 @@ def test_a_wrong_blueprint_is_named(admin: Caller, body: Any, pointer: str) -> N
     assert problem["errors"][0]["pointer"] == pointer
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "pointer", "detail"),
+    [
+        (
+            "kernels",
+            {"blueprint": "mlp", "pipeline": "turbo"},
+            "/pipeline",
+            "must be one of fast, standard, aggressive",
+        ),
+        ("tag-keys", {"name": "arch", "type": "date"}, "/type", "must be one of text, number, boolean"),
+        ("kernels", {"blueprint": "mlp", "tags": ["conv"]}, "/tags", "must be a JSON object"),
+        ("kernels", ["mlp"], "", "must be a JSON object"),
+    ],
+)
+def test_a_refusal_says_what_would_be_right(admin: Caller, path: str, body: Any, pointer: str, detail: str) -> None:
+    (error,) = assert_problem(admin.post(f"/api/v1/{path}", body), 400)["errors"]
+
+    assert (error["pointer"], error["detail"]) == (pointer, detail)
+
+
 def test_every_mistake_is_told_at_once(admin: Caller) -> None:
     body = assert_problem(admin.post("/api/v1/blueprints", {"nome": "x", "title": 3 * ["x"], "tags": 1}), 400)
 

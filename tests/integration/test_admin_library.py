@@ -541,7 +541,9 @@ class TestRetirement:
         answer = client.post(url_of(plan, "apply"), {"confirmed": "1"})
 
         kernel.refresh_from_db()
-        assert answer.context["form"].non_field_errors() == ["the plan is PLANNED: only an APPROVED one is applied"]
+        assert answer.context["form"].non_field_errors() == [
+            "the plan is PLANNED: only an APPROVED one is applied; approve it first"
+        ]
         assert kernel.state == KernelState.VALIDATED
 
     @pytest.mark.parametrize(

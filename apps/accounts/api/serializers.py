@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from apps.accounts.models import ApiToken, User
 from apps.accounts.roles import Role, Scope
-from apps.core.serializers import StrictSerializer, Text
+from apps.core.serializers import Choice, StrictSerializer, Text
 
 DEFAULT_LIFETIME = timedelta(days=30)
 MAX_LIFETIME = timedelta(days=3650)
@@ -38,9 +38,7 @@ class IssuedTokenSerializer(TokenSerializer):
 
 class NewToken(StrictSerializer):
     name = Text(max_length=100)
-    scopes = serializers.ListField(
-        child=serializers.ChoiceField(choices=list(Scope)), allow_empty=False, max_length=len(Scope)
-    )
+    scopes = serializers.ListField(child=Choice(choices=list(Scope)), allow_empty=False, max_length=len(Scope))
     expiry = serializers.DateTimeField(required=False, help_text="30 days from now by default; at most ten years")
 
     def validate_expiry(self, value: Any) -> Any:
@@ -64,5 +62,5 @@ class UserSerializer(serializers.ModelSerializer[User]):
 
 
 class RoleChange(StrictSerializer):
-    role = serializers.ChoiceField(choices=list(Role))
+    role = Choice(choices=list(Role))
     reason = Text(max_length=4000, help_text="kept in the audit trail")

@@ -27,7 +27,7 @@ from apps.core.errors import Conflict, Unavailable
 from apps.core.idempotency import idempotent
 from apps.core.lifecycle import choices
 from apps.core.objects import STORAGE_FAULTS
-from apps.core.serializers import JSONObject, StrictSerializer
+from apps.core.serializers import Choice, JSONObject, StrictSerializer
 
 CONTENT_TYPE = "application/jsonl"
 NOTE_TYPE = "text/plain"
@@ -74,7 +74,7 @@ class ReportSerializer(serializers.ModelSerializer[AuditReport]):
 
 
 class NewReport(StrictSerializer):
-    kind = serializers.ChoiceField(choices=KINDS)
+    kind = Choice(choices=KINDS)
     parameters = JSONObject(required=False, help_text="which ones there are depends on the kind: see docs/audit.md")
     as_of = serializers.DateTimeField(required=False, help_text="now by default; never in the future")
 

@@ -18,7 +18,7 @@ from apps.core.concurrency import content_etag
 from apps.core.errors import Invalid
 from apps.core.idempotency import idempotent
 from apps.core.lineage import MAX_DEPTH, Family, LineageKind
-from apps.core.serializers import Identifier, Number, StrictSerializer, Text
+from apps.core.serializers import Choice, Identifier, Number, StrictSerializer, Text
 
 KINDS = [str(kind) for kind in LineageKind]
 DEPTH = OpenApiParameter(
@@ -70,7 +70,7 @@ class VersionEdgeSerializer(serializers.ModelSerializer[VersionLineage]):
 
 class NewVersionEdge(StrictSerializer):
     parent = Identifier(help_text="id of the version that this one came from")  # type: ignore[assignment]
-    kind = serializers.ChoiceField(choices=KINDS)
+    kind = Choice(choices=KINDS)
     weight = Number(required=False, help_text="share of the child that came from the parent: above 0, at most 1")
     run_id = Identifier(required=False, help_text="the run that made it so")
     reason = Text(max_length=4000, required=False, help_text="kept in the audit trail")

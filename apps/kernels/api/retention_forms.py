@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.core.serializers import Flag, JSONObject, Number, StrictSerializer, Text, Whole
+from apps.core.serializers import Choice, Flag, JSONObject, Number, StrictSerializer, Text, Whole
 from apps.kernels.lifecycle import KernelState, PlanState
 from apps.kernels.models import RetentionItem, RetentionPlan, RetentionPolicy, StorageTier
 from apps.kernels.services.retention import MAX_DAYS
@@ -126,7 +126,7 @@ class Retirement(Because):
 
 
 class TierChange(StrictSerializer):
-    tier = serializers.ChoiceField(choices=StorageTier.choices)
+    tier = Choice(choices=StorageTier.choices)
     reason = Text(max_length=MAX_REASON, required=False, help_text="kept in the audit trail")
 
 

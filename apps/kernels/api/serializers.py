@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.audit.api.as_of import RFC_3339
-from apps.core.serializers import Flag, Integers, JSONObject, StrictSerializer, Text, Whole
+from apps.core.serializers import Choice, Flag, Integers, JSONObject, StrictSerializer, Text, Whole
 from apps.kernels.hardware import signature
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import AliasPeriod, FieldReport, Kernel, KernelAlias, Pipeline
@@ -103,9 +103,7 @@ class NewKernel(StrictSerializer):
     version = Whole(min_value=1, max_value=2**31 - 1, required=False, help_text="default: the newest")
     bindings = Integers(required=False, help_text="symbol -> size; the spec's own sizes where one is missing")
     tags = JSONObject(required=False)
-    pipeline = serializers.ChoiceField(
-        Pipeline.choices, default=Pipeline.FAST, help_text="how thoroughly it is measured"
-    )
+    pipeline = Choice(Pipeline.choices, default=Pipeline.FAST, help_text="how thoroughly it is measured")
     awaits_upload = Flag(
         default=False, help_text="true: nothing is compiled, the bytes come by PUT /kernels/{id}/binary"
     )

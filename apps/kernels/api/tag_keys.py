@@ -14,7 +14,7 @@ from apps.audit.api.as_of import PastView
 from apps.core.actors import actor_of
 from apps.core.api import ListView
 from apps.core.idempotency import idempotent
-from apps.core.serializers import StrictSerializer, Text
+from apps.core.serializers import Choice, StrictSerializer, Text
 from apps.kernels import services
 from apps.kernels.api.serializers import Reason
 from apps.kernels.models import TagKey, TagType
@@ -42,7 +42,7 @@ class Choices(serializers.ListField):
 
 class NewTagKey(StrictSerializer):
     name = Text(max_length=48)
-    type = serializers.ChoiceField(choices=TAG_TYPES)
+    type = Choice(choices=TAG_TYPES)
     choices = Choices(required=False, help_text="the only values of a text; none: any")
     description = Text(max_length=200, required=False, allow_blank=True)
 

@@ -184,7 +184,8 @@ def apply_plan(*, plan: RetentionPlan, actor: Actor, most: int | None = None) ->
     if fresh.state == PlanState.APPLIED:
         return fresh
     if fresh.state != PlanState.APPROVED:
-        raise Conflict(f"the plan is {fresh.state}: only an APPROVED one is applied", code="state")
+        remedy = "approve it first" if fresh.state == PlanState.PLANNED else "make another"
+        raise Conflict(f"the plan is {fresh.state}: only an APPROVED one is applied; {remedy}", code="state")
     _require_current(fresh)
     items = list(fresh.items.filter(outcome="").order_by("kernel_id")[: most or BATCH])
     done = Counter(_applied(fresh.policy, items, actor))

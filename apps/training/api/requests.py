@@ -7,7 +7,7 @@ from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_fiel
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-from apps.core.serializers import Flag, JSONObject, Number, StrictSerializer, Text, Whole
+from apps.core.serializers import Choice, Flag, JSONObject, Number, StrictSerializer, Text, Whole
 from apps.morphogenesis.protocols import Action, Refusal
 from apps.training.lifecycle import RunState
 from apps.training.models import LibrarySource, RunKind
@@ -20,10 +20,10 @@ CREATABLE = [RunKind.INTERNAL.value, RunKind.EXTERNAL.value]
 
 
 class NewRun(StrictSerializer):
-    kind = serializers.ChoiceField(choices=CREATABLE, default=RunKind.INTERNAL.value)
+    kind = Choice(choices=CREATABLE, default=RunKind.INTERNAL.value)
     name = Text(max_length=120, required=False)
     settings = JSONObject(help_text="task, host, seed, epochs, ...: GET /catalogue lists them with their bounds")
-    library_source = serializers.ChoiceField(choices=LibrarySource.choices, required=False)
+    library_source = Choice(choices=LibrarySource.choices, required=False)
     wants_control = Flag(required=False, help_text="train the static net of the same size too")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Event(StrictSerializer):
 
 
 class EpochEvent(Event):
-    type = serializers.ChoiceField(choices=["epoch"])
+    type = Choice(choices=["epoch"])
     train_loss = Number(allow_null=True, help_text="null when it is not finite")
     validation_loss = Number(allow_null=True)
     validation_accuracy = Number(allow_null=True, min_value=0.0, max_value=1.0)
@@ -90,7 +90,7 @@ class EpochEvent(Event):
 
 
 class NewRefusal(StrictSerializer):
-    action = serializers.ChoiceField(choices=list(Action))
+    action = Choice(choices=list(Action))
     site = Text(max_length=200, allow_blank=True)
     kernel = Text(max_length=64, allow_blank=True)
     reason = Text(max_length=4000)
@@ -100,8 +100,8 @@ class NewRefusal(StrictSerializer):
 
 
 class DecisionEvent(Event):
-    type = serializers.ChoiceField(choices=["decision"])
-    action = serializers.ChoiceField(choices=list(Action))
+    type = Choice(choices=["decision"])
+    action = Choice(choices=list(Action))
     rule = Text(max_length=64)
     reason = Text(max_length=4000)
     site = Text(max_length=200, required=False, allow_blank=True)
@@ -145,6 +145,6 @@ class StoredEvents(serializers.Serializer[Any]):
 
 class Finish(StrictSerializer):
     fencing_token = Whole(min_value=0, max_value=BIGINT)
-    state = serializers.ChoiceField(choices=sorted(FINISHES))
+    state = Choice(choices=sorted(FINISHES))
     result = JSONObject(required=False)
     failure = Text(max_length=4000, required=False, allow_blank=True)

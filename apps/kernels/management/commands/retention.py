@@ -86,7 +86,8 @@ def _by_id(model: Any, what: str) -> Any:
 def _found(rows: Any, what: str) -> Any:
     row = rows.first()
     if row is None:
-        raise CommandError(f"there is no {rows.model._meta.verbose_name} {what}")
+        by = "a name or an id" if rows.model is RetentionPolicy else "an id"
+        raise CommandError(f"there is no {rows.model._meta.verbose_name} {what}; give {by}")
     return row
 
 
