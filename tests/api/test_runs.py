@@ -100,6 +100,14 @@ def test_a_seed_tells_what_each_gate_measured(admin: Caller) -> None:
     assert (transition["gate"], transition["measured"]) == ("G0", {"max_output_difference": 0.0})
 
 
+def test_a_seed_tells_the_slot_that_kernels_are_searched_for(admin: Caller) -> None:
+    seed = SeedFactory()
+
+    (row,) = admin.get(f"/api/v1/runs/{seed.run_id}/seeds").json()["results"]
+
+    assert row["slot_id"] == str(seed.slot_id)
+
+
 def test_what_belongs_to_a_run_is_listed_under_it(admin: Caller) -> None:
     run, other = RunFactory.create_batch(2)
     seed, decision = SeedFactory(run=run), DecisionFactory(run=run)

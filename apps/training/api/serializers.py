@@ -85,7 +85,10 @@ class EpochMetricSerializer(serializers.ModelSerializer[EpochMetric]):
 
 
 class SeedRow(serializers.ModelSerializer[Seed]):
-    """``outcome`` is the ledger at the end: contribution in nats with its interval, rent, parameters, FLOPs."""
+    """``outcome`` is the ledger at the end: contribution in nats with its interval, rent, parameters, FLOPs.
+
+    ``slot_id`` is what the search of kernels asks for: ``compatible_with('<slot_id>')``.
+    """
 
     site = serializers.CharField(source="slot.site", read_only=True)
     state = serializers.ChoiceField(choices=list(SeedState), read_only=True)
@@ -97,6 +100,7 @@ class SeedRow(serializers.ModelSerializer[Seed]):
             "id",
             "run_id",
             "number",
+            "slot_id",
             "site",
             "operator",
             "kernel_id",
