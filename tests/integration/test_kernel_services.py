@@ -161,6 +161,16 @@ class TestSuccessors:
         assert Kernel.objects.filter(successor__isnull=False).count() == 1
 
 
+class TestContracts:
+    def test_16_runs_that_need_a_new_contract_at_once_get_one_kernel(self, committed_db: str) -> None:
+        version = BlueprintVersionFactory()
+        wanted = {"version": version, "bindings": {"D": 8, "H": 4}, "actor": SYSTEM}
+
+        results = at_once([lambda: services.ensure_kernel(**wanted) for _ in range(WRITERS)])
+
+        assert results == [Kernel.objects.get()] * WRITERS
+
+
 class TestUploads:
     def test_the_same_bytes_from_16_clients_at_once_are_uploaded_once(self, committed_db: str) -> None:
         kernel, other = KernelFactory(awaits_upload=True), KernelFactory(state=KernelState.VALIDATED)

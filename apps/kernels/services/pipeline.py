@@ -119,7 +119,10 @@ def ensure_kernel(*, version: BlueprintVersion, bindings: Mapping[str, int], act
         .order_by("-id")
         .first()
     )
-    return existing or register_kernel(version=version, bindings=bindings, actor=actor)
+    try:
+        return existing or register_kernel(version=version, bindings=bindings, actor=actor)
+    except DuplicateContract as duplicate:  # another run was faster
+        return duplicate.kernel
 
 
 def process_kernel(*, kernel: Kernel, actor: Actor = SYSTEM) -> Kernel:
