@@ -1,11 +1,13 @@
 """Searching kernels over the API: both spellings, pages, projections, facets, ranks, the past, and bad input."""
 
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 import pytest
 from django.db import connections
@@ -127,7 +129,38 @@ def test_facets_and_count_come_when_asked_for(admin: Caller) -> None:
     }
 
 
+def test_kernels_without_a_value_take_no_place_among_the_counted_values(
+    admin: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "FACET_VALUES", 2)
+    for tags in ({"size": 1}, {"size": 2}, {"size": 3}, {}, {}):
+        KernelFactory(tags=tags)
+
+    assert [entry["value"] for entry in get(admin, facets="tags.size").json()["facets"]["tags.size"]] == [1, 2]
+
+
 # --- Order and pages
+
+
+def test_a_look_up_repeats_no_kernel_where_the_ids_do_not_tell_times_apart(
+    admin: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "WALK_IS_LONG", 0)
+    version, first = BlueprintVersionFactory(), new_id().int
+    for n in range(70):
+        KernelFactory(
+            id=UUID(int=first + n), name=f"k{n}", blueprint_version=version, bindings={"n": n}, tags={"rare": n < 2}
+        )
+
+    assert names(get(admin, q="tags.rare = true", page_size=20)) == ["k1", "k0"]
+
+
+def test_a_walk_goes_on_behind_the_longest_text_that_a_tag_may_be(admin: Caller) -> None:
+    letters = "".join(random.Random(0).choices([chr(code) for code in range(0x4E00, 0x9FFF)], k=3_990))
+    for n in range(2):
+        KernelFactory(name=f"k{n}", tags={"text": f"{n}{letters}"})
+
+    assert [row["name"] for row in walk(admin, order_by=["tags.text"], page_size=1)] == ["k0", "k1"]
 
 
 @pytest.mark.parametrize("order", ["-id", "id", "tags.size", "-tags.size", "risk", "-risk", "last_used_at", "-name"])

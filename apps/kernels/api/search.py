@@ -22,7 +22,8 @@ from apps.kernels import search
 from apps.kernels.api.serializers import KernelRow
 from apps.kernels.search.text import POINTER as Q
 
-MAX_CURSOR = 4096
+MAX_CURSOR = 2**18
+"""Characters: it holds what four fields of the order are at the end of a page, texts of 4,000 characters too."""
 LISTS = ("order_by", "fields", "facets")
 PARAMETERS = frozenset({"q", "page_size", "cursor", "count", "as_of", *LISTS})
 

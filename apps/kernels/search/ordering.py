@@ -134,7 +134,7 @@ class Position:
 
 def write_cursor(position: Position, order: Order, binding: str) -> str:
     values = [key.plain(value) for key, value in zip(order.keys, position.values, strict=True)]
-    return signing.dumps([binding, position.now.isoformat(), *values], salt=SALT)
+    return signing.dumps([binding, position.now.isoformat(), *values], salt=SALT, compress=True)
 
 
 def read_position(cursor: str, order: Order, binding: str) -> Position:

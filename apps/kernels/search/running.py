@@ -248,11 +248,13 @@ class _Search:
         rows = _asked(
             Sql(
                 f"SELECT {value.text} AS value, count(*) FROM {self.source.text} AS k "  # noqa: S608 - compiled
-                f"WHERE {self.condition.text} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {FACET_VALUES}",
+                f"WHERE {self.condition.text} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {FACET_VALUES + 1}",
                 (*value.values, *self.source.values, *self.condition.values),
             )
         )
-        return [{"value": document(v) if counted.is_member else v, "count": n} for v, n in rows if v is not None]
+        # No value is none of the values that are counted, and may have been the most frequent one.
+        present = [(value, count) for value, count in rows if value is not None][:FACET_VALUES]
+        return [{"value": document(value) if counted.is_member else value, "count": n} for value, n in present]
 
     def _count(self) -> int | None:
         if not self.query.count:
@@ -321,7 +323,8 @@ class _ById:
             needed = self._expected()
             if self.is_indexed and needed > WALK_IS_LONG and not tried:
                 tried = True
-                if self._look_up(FEW_MATCHES, self._boundary(needed)) and len(self.found) >= self.wanted:
+                until = self._boundary(needed)
+                if until and self._look_up(FEW_MATCHES, until) and len(self.found) >= self.wanted:
                     break
                 if self._look_up(FEW_MATCHES):
                     break
