@@ -260,6 +260,27 @@ def test_declared_tags_have_chips_and_completions(client: Client) -> None:
     assert '<option value="tags.arch" label="family" data-values="conv|attn">' in page
 
 
+@pytest.mark.parametrize("value", [5, "ab", ["x"]])
+def test_a_tag_may_be_called_as_a_method_of_python(client: Client, value: Any) -> None:
+    kernel = make_kernel(tags={"items": value})
+    blueprint = kernel.blueprint_version.blueprint
+    Blueprint.objects.filter(pk=blueprint.pk).update(tags={"items": value})
+
+    for path in ("/library", f"/library/kernels/{kernel.pk}", f"/library/blueprints/{blueprint.pk}"):
+        assert "items" in client.get(path).content.decode()
+
+
+@pytest.mark.parametrize("name", ["state", "items"])
+def test_a_declared_tag_takes_no_other_chips_away(client: Client, name: str) -> None:
+    TagKey.objects.create(name=name, type="text", choices=["a"], workspace_id=default_workspace_id())
+    make_kernel()
+
+    page = client.get("/library").content.decode()
+
+    assert 'href="?q=state+%3D+%27REJECTED%27"' in page
+    assert f'href="?q=tags.{name}+%3D+%27a%27"' in page
+
+
 def test_counts_stand_at_the_chips_when_they_are_asked_for(client: Client) -> None:
     for _ in range(3):
         make_kernel()

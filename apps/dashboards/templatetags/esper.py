@@ -148,6 +148,12 @@ def shape(values: object) -> str:
 
 
 @register.filter
+def pairs(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What ``.items`` gives, also of what people fill: there ``.items`` may be the member of that name."""
+    return list(values.items())
+
+
+@register.filter
 def lookup(values: Mapping[Any, Any], key: Any) -> Any:
     return values.get(key)
 

@@ -61,11 +61,16 @@ def _chips(
     words = {state: look.word for state, look in KERNEL_LOOKS.items()}
     groups: dict[str, Sequence[str | bool]] = {**selectors.CHOICES, **selectors.tag_choices(keys)}
     return {
-        name.removeprefix("tags."): [
+        _title(name): [
             _chip(wanted, Compare(name, Op.EQ, value), _word(words, value, counts.get(name))) for value in values
         ]
         for name, values in groups.items()
     }
+
+
+def _title(name: str) -> str:
+    key = name.removeprefix("tags.")
+    return name if key in selectors.CHOICES else key
 
 
 def _word(words: Mapping[str, str], value: str | bool, counts: Mapping[Any, int] | None) -> str:
