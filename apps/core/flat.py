@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.core.errors import Invalid
+from apps.core.parsers import is_storable
 
 MAX_MEMBERS = 32
 MAX_NAME = 100
@@ -24,6 +25,11 @@ def flat_object(pointer: str, values: Any) -> dict[str, Any]:
         items = value if isinstance(value, list) else [value]
         if not all(item is None or isinstance(item, str | int | float) for item in items):
             raise Invalid("must be text, a number, true, false, null or a list of these", pointer=f"{pointer}/{name}")
-        if len(name) > MAX_NAME or len(str(value)) > MAX_TEXT or "\0" in f"{name}{value}":
-            raise Invalid(f"is longer than {MAX_TEXT} characters or holds a NUL", pointer=f"{pointer}/{name}")
+        if len(name) > MAX_NAME or len(str(value)) > MAX_TEXT:
+            raise Invalid(f"is longer than {MAX_TEXT} characters", pointer=f"{pointer}/{name}")
+        if not is_storable(name):
+            raise Invalid("has a name that holds a NUL or half of a surrogate pair", pointer=pointer)
+        if not all(map(is_storable, items)):
+            detail = "holds a NUL, half of a surrogate pair or a number that is too large"
+            raise Invalid(detail, pointer=f"{pointer}/{name}")
     return dict(values)

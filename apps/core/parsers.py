@@ -70,18 +70,21 @@ def check_storable(document: Any) -> None:
         ValidationError: with the pointer of the first such value.
     """
     for pointer, value in _walk(document):
-        if isinstance(value, str) and not _is_storable(value):
-            raise _at(pointer, "must not hold NUL characters or lone surrogates")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise _at(pointer, "is too large for a number")
+        if not is_storable(value):
+            is_text = isinstance(value, str)
+            fault = "must not hold NUL characters or lone surrogates" if is_text else "is too large for a number"
+            raise _at(pointer, fault)
 
 
-def _is_storable(text: str) -> bool:
+def is_storable(value: Any) -> bool:
+    """Whether PostgreSQL can hold a text or number, and every reader of JSON can read it back."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
+        if isinstance(value, str):
+            value.encode()
+            return "\0" not in value
+        return value is None or math.isfinite(value)
+    except (UnicodeEncodeError, OverflowError):
         return False
-    return "\0" not in text
 
 
 def _walk(document: Any) -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rest_framework.exceptions import ParseError, ValidationError
 
+from apps.core.errors import Invalid
+from apps.core.flat import flat_object
 from apps.core.parsers import MAX_DEPTH, StrictJSONParser
 from apps.core.problems import problem_of
 
@@ -72,6 +74,7 @@ def test_a_malformed_body_is_refused_with_its_reason(body: bytes, says: str) -> 
         (rb'{"a": "\ud800"}', "/a"),
         (rb'{"a": {"\u0000": 1}}', "/a"),
         (rb'{"a": 1e999}', "/a"),
+        (b'{"a": ' + b"9" * 400 + b"}", "/a"),
         (rb'"\u0000"', ""),
     ],
 )
@@ -82,3 +85,13 @@ def test_what_postgresql_cannot_store_is_refused_with_its_place(body: bytes, poi
     problem = problem_of(caught.value)
     assert problem is not None
     assert [error.pointer for error in problem.errors] == [pointer]
+
+
+@pytest.mark.parametrize(
+    "value", ["\0", "\ud800", float("nan"), ["x", float("inf")], 10**400], ids=lambda value: ascii(value)[:12]
+)
+def test_what_no_reader_could_take_is_no_member_of_a_flat_object(value: Any) -> None:
+    with pytest.raises(Invalid) as caught:
+        flat_object("/tags", {"x": value})
+
+    assert caught.value.errors[0].pointer == "/tags/x"
