@@ -25,6 +25,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
+from rest_framework.exceptions import APIException
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
@@ -36,6 +37,7 @@ from apps.core.actors import Actor, actor_of
 from apps.core.admin import ScopedAdmin
 from apps.core.errors import Conflict, ServiceError
 from apps.core.ids import new_id
+from apps.core.parsers import check_storable
 
 REFUSALS = (ServiceError, ValidationError)
 MAX_AT_ONCE = 100
@@ -44,6 +46,7 @@ CONFIRMED, PREVIEW = "confirmed", "preview"
 SHOWN, ANSWERS = "shown", "answers"
 """Hidden fields of the page: the rows as they were shown, and a digest of the answers that were previewed."""
 WHY = "Stands in the audit trail, for everybody who may read it."
+UNSTORABLE = "Holds a NUL, half of a surrogate pair, a number that is too large, or too many levels."
 CHANGED = "it has changed since this page was shown: look again"
 
 
@@ -61,6 +64,21 @@ class PrettyJSONField(forms.JSONField):
     """JSON that people edit: indented, in a fixed width, with its mistakes left as they were typed."""
 
     widget = UnfoldAdminTextareaWidget(attrs={"rows": 10, "class": "font-mono", "spellcheck": "false"})
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            found = super().to_python(value)
+            check_storable(found)
+        except (ValueError, RecursionError, APIException):
+            raise forms.ValidationError(UNSTORABLE) from None
+        return found
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            self.to_python(data)
+        except forms.ValidationError:
+            return data
+        return super().bound_data(data, initial)
 
     def prepare_value(self, value: Any) -> Any:
         return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, cls=self.encoder)
@@ -171,7 +189,7 @@ def version_of(row: Model) -> str:
 
 def digest_of(form: forms.Form) -> str:
     """Of the answers that decide what happens: all but the reason."""
-    answers = {name: value for name, value in form.cleaned_data.items() if name != "reason"}
+    answers = {name: getattr(value, "pk", value) for name, value in form.cleaned_data.items() if name != "reason"}
     return hashlib.sha256(repr(sorted(answers.items())).encode()).hexdigest()
 
 

@@ -377,3 +377,40 @@ class TestAccounts:
 
         assert answer.status_code == 403
         assert "manage.py set_password NAME" in answer.content.decode()
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            r'{"a": "\u0000"}',
+            r'{"\ud800": 1}',
+            "[" * 3000 + "]" * 3000,
+            '{"a": ' + "9" * 400 + "}",
+            '{"a": ' + "9" * 5000 + "}",
+            '{"a": NaN}',
+        ],
+    )
+    def test_json_that_cannot_be_stored_is_refused_at_its_field_as_it_was_typed(
+        self, client: Client, ada: User, text: str
+    ) -> None:
+        answer = client.post(url_of(validated(), "tag"), {"tags": text, "reason": "try", "confirmed": "1"})
+
+        assert answer.context["form"].errors["tags"][0].startswith("Holds a NUL, half of a surrogate pair")
+        assert answer.context["form"]["tags"].value() == text
+
+    def test_another_row_of_the_same_name_is_another_answer(self, client: Client, ada: User) -> None:
+        version = factories.BlueprintVersionFactory()
+        kernel, first, second = (
+            factories.KernelFactory(
+                name="twin", state=KernelState.VALIDATED, blueprint_version=version, bindings={"n": n}, data=bytes([n])
+            )
+            for n in range(3)
+        )
+        url = url_of(kernel, "name_successor")
+        seen = client.post(url, {"successor": str(first.pk), "reason": "better", "preview": "1"}).context["answers"]
+
+        client.post(url, {"successor": str(second.pk), "reason": "better", "confirmed": "1", "answers": seen})
+
+        assert seen
+        assert Kernel.objects.get(pk=kernel.pk).successor is None
