@@ -69,6 +69,14 @@ def test_the_same_values_again_change_nothing(admin: Caller, kernel: Kernel) -> 
     assert (again.status_code, again["ETag"], AuditEvent.objects.count()) == (200, first["ETag"], events)
 
 
+def test_true_in_the_place_of_one_is_a_change(admin: Caller, kernel: Kernel) -> None:
+    patch(admin, kernel, {"tags": {"wide": 1}})
+    events = AuditEvent.objects.count()
+
+    assert patch(admin, kernel, {"tags": {"wide": True}}).json()["tags"] == {"wide": True}
+    assert AuditEvent.objects.count() == events + 1
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

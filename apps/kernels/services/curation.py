@@ -57,7 +57,7 @@ def update_kernel(*, kernel: Kernel, actor: Actor, reason: str = "", **changes: 
         _check_successor(kernel, changes["successor"])
         kernel.successor = changes["successor"]
     after = image(kernel)
-    if after == before:
+    if after == before and not audit.json_patch(before, after):  # true is 1 to Python, not to JSON
         return kernel
     kernel.full_clean()
     kernel.save()
