@@ -80,7 +80,7 @@ def test_a_name_that_is_taken_is_refused(admin: Caller) -> None:
     policy(name="old")
     response = admin.post(POLICIES, {"name": "old", "unused_for_days": 1}, format="json")
 
-    assert (response.status_code, pointers(response)) == (400, {"/name"})
+    assert (response.status_code, response.json()["code"], pointers(response)) == (409, "duplicate", {"/name"})
 
 
 def test_a_policy_is_changed_by_whoever_has_seen_it(admin: Caller) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
 from django.utils import timezone
 
@@ -45,7 +45,7 @@ def create_policy(*, name: str, actor: Actor, reason: str = "", **settings: Any)
     """A policy of retention; it makes plans by itself once it is enabled, and never applies any.
 
     Raises:
-        Invalid: a setting is wrong, no criterion is set, ``match`` does not parse or the name is taken.
+        Invalid: a setting is wrong, no criterion is set or ``match`` does not parse. Conflict: the name is taken.
     """
     policy = RetentionPolicy(name=name, **_known(settings))
     _check(policy)
@@ -82,13 +82,15 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(policy: RetentionPolicy) -> None:
-    """Raises Invalid, naming the field."""
+    """Raises Invalid, naming the field; Conflict: the name is taken."""
     try:
         policy.full_clean()
     except ValidationError as error:
+        if any(fault.code == "unique_together" for fault in error.error_dict.get(NON_FIELD_ERRORS, ())):
+            detail = f"there is a policy {policy.name} already"
+            raise Conflict(detail, pointer="/name", code="duplicate") from None
         errors = [
-            # What is about several columns is the one constraint of two: the name within its workspace.
-            FieldError("/name" if name == "__all__" else f"/{name}", "invalid", message)
+            FieldError("" if name == NON_FIELD_ERRORS else f"/{name}", "invalid", message)
             for name, messages in error.message_dict.items()
             for message in messages
         ]
