@@ -22,7 +22,6 @@ class Grade:
     metric: str
     share: float
     meaning: str
-    is_timed: bool
 
 
 GRADES = (
@@ -33,11 +32,9 @@ GRADES = (
         metric="relative_per_mflop",
         share=0.2,
         meaning="fastest fifth: time of a training step, in units of the baseline, for a million forward FLOPs",
-        is_timed=True,
     ),
-    Grade(tag="compact", metric="bytes", share=0.2, meaning="smallest fifth by bytes of the artefact", is_timed=False),
+    Grade(tag="compact", metric="bytes", share=0.2, meaning="smallest fifth by bytes of the artefact"),
 )
-TIMED_TAGS = frozenset(grade.tag for grade in GRADES if grade.is_timed)
 GRADE_TAGS = frozenset(grade.tag for grade in GRADES)
 
 
