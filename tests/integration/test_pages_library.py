@@ -17,7 +17,7 @@ from apps.core.actors import SYSTEM, Actor, ActorKind
 from apps.core.lineage import LineageKind
 from apps.kernels import services as services_of_kernels
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import FieldReport, Kernel, KernelLineage, TagKey
+from apps.kernels.models import FieldReport, Kernel, KernelLineage, KernelVariant, TagKey
 from apps.training import services
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
@@ -143,6 +143,22 @@ def test_the_page_of_a_kernel_shows_its_graph_its_proof_and_its_outcomes(client:
     assert "out channels 8" in page
     assert "identity" in page
     assert f'href="/runs/{run.pk}#seed-1">tried-it' in page
+
+
+def test_the_page_of_a_kernel_tells_how_fast_each_variant_is(client: Client) -> None:
+    kernel = make_kernel()
+    KernelVariant.objects.create(
+        kernel=kernel,
+        memory_format="contiguous",
+        dtype="bfloat16",
+        digest="ab" * 32,
+        size=90,
+        report={"metrics": {"speedup": 1.375}},
+    )
+
+    page = client.get(f"/library/kernels/{kernel.pk}").content.decode()
+
+    assert '<td role="cell" data-label="Speed" class="right nowrap">1.38</td>' in page
 
 
 def test_a_kernel_leads_to_what_it_came_from_and_to_what_came_from_it(client: Client) -> None:

@@ -68,6 +68,14 @@ def test_a_policy_reads_as_a_sentence(client: Client) -> None:
     assert "risk &gt; 0.5" in page
 
 
+def test_only_a_plan_that_waits_expires(client: Client) -> None:
+    services.discard_plan(plan=make_plan(), reason="not now", actor=SYSTEM)
+
+    page = client.get("/library/retirement").content.decode()
+
+    assert '<td role="cell" data-label="Expires" class="right nowrap muted">—</td>' in page
+
+
 def test_a_plan_is_made_and_leads_to_its_review(client: Client) -> None:
     kernel, policy = old_kernel(), make_policy()
 
