@@ -17,7 +17,7 @@ from apps.core.actors import SYSTEM, Actor, ActorKind
 from apps.core.lineage import LineageKind
 from apps.kernels import services as services_of_kernels
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import FieldReport, Kernel, KernelLineage, KernelVariant, TagKey
+from apps.kernels.models import FieldReport, Kernel, KernelLineage, KernelVariant, StorageTier, TagKey
 from apps.training import services
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
@@ -206,6 +206,16 @@ def test_the_history_of_a_kernel_is_for_those_who_may_read_the_trail(client: Cli
 
     assert 'id="history"' in client.get(f"/library/kernels/{kernel.pk}").content.decode()
     assert 'id="history"' not in viewer.get(f"/library/kernels/{kernel.pk}").content.decode()
+
+
+def test_the_history_of_a_kernel_says_where_its_bytes_went(client: Client) -> None:
+    kernel = KernelFactory(state=KernelState.VALIDATED)
+    services_of_kernels.change_tier(kernel=kernel, tier=StorageTier.HOT, reason="read often", actor=SYSTEM)
+
+    page = client.get(f"/library/kernels/{kernel.pk}").content.decode()
+
+    assert "moved the bytes of" in page
+    assert "to hot: read often" in page
 
 
 def test_a_kernel_whose_bytes_are_there_can_be_downloaded(client: Client) -> None:

@@ -146,10 +146,14 @@ def lines_of(events: Sequence[AuditEvent]) -> list[Line]:
     ]
 
 
+TARGETS = {"run.command": "/command", "kernel.tier_changed": "/storage_tier"}
+"""Type -> the column whose new value ends its sentence. Of a transition it is the state."""
+
+
 def _target(event: AuditEvent) -> str:
+    column = "/state" if event.type.endswith("transition") else TARGETS.get(event.type)
     changes = {change.get("path"): change.get("value") for change in event.diff if isinstance(change, dict)}
-    is_move = event.type.endswith("transition") or event.type == "run.command"
-    return str(changes.get("/state") or changes.get("/command") or "") if is_move else ""
+    return str(changes.get(column) or "")
 
 
 def _names(events: Sequence[AuditEvent]) -> dict[tuple[str, str], Named]:
