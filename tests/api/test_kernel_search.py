@@ -20,9 +20,10 @@ from apps.audit import services as audit
 from apps.audit.watched import image
 from apps.core.actors import SYSTEM
 from apps.core.ids import new_id
+from apps.kernels import services
 from apps.kernels.api.serializers import KernelRow
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import Kernel
+from apps.kernels.models import Kernel, TagType
 from apps.kernels.search import running
 from apps.kernels.search.rows import DEFAULT
 from apps.training.slot_contracts import slot_contract
@@ -300,6 +301,20 @@ def test_as_of_searches_the_kernels_as_they_were(admin: Caller) -> None:
     assert_problem(get(admin, as_of="2999-01-01T00:00:00Z"), 400, "future", "/as_of")
 
 
+def test_tags_that_are_declared_as_numbers_were_numbers(admin: Caller) -> None:
+    services.declare_tag(name="width", type=TagType.NUMBER, actor=SYSTEM)
+    kernel, large = KernelFactory(tags={"width": 2.5}), KernelFactory(tags={"width": 2**60})
+    for each in (kernel, large):
+        recorded(each)
+    then = timezone.now()
+    for each in (kernel, large):
+        recorded(each, tags={})
+
+    rows = post(admin, filter={"field": "tags.width", "op": "gt", "value": 2}, as_of=then.isoformat()).json()["results"]
+
+    assert [row["tags"]["width"] for row in rows] == [2**60, 2.5]
+
+
 # --- Bad input
 
 
@@ -342,6 +357,15 @@ def test_a_search_that_would_look_at_too_much_names_the_condition_and_the_remedy
     assert "metrics.x > 5" in problem["detail"]
     assert "tag-keys" in problem["detail"]
     assert names(get(admin, q="metrics.x > 5 and tags.n = 3")) == []
+
+
+def test_facets_and_counts_share_the_time_of_their_search(admin: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "TIMEOUT_MS", 0)
+    kernels(1)
+
+    assert names(get(admin)) == ["k0"]
+    for more in ({"facets": "state"}, {"count": "true"}):
+        assert_problem(get(admin, **more), 422, "too_expensive", "/q")
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

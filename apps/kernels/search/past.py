@@ -3,6 +3,8 @@
 ``usage_count`` and ``last_used_at`` are outside the trail: they are always those of now.
 """
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -13,7 +15,7 @@ from django.db.models import F, OuterRef, Subquery
 from apps.audit.models import AuditEvent, AuditLeaf
 from apps.audit.projections import archived_until, begins_before, fold
 from apps.core.errors import Unprocessable
-from apps.kernels.models import Kernel
+from apps.kernels.models import Kernel, TagKey, TagType
 from apps.kernels.search.compiler import TABLE, Sql
 
 MAX_CHANGED = 2_000
@@ -21,6 +23,7 @@ MAX_CHANGED = 2_000
 OUTSIDE = ("usage_count", "last_used_at")
 DOCUMENTS = ("tags", "metrics")
 POINTER = "/as_of"
+NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-][0-9]+)?")
 
 
 def source_at(as_of: datetime, columns: str) -> Sql:
@@ -52,9 +55,10 @@ def _rows_at(as_of: datetime) -> Iterator[dict[str, Any]]:
     until = archived_until()
     if any(begins_before(key, until) for key in present):
         raise Unprocessable("what some kernels were then is in the archive", pointer=POINTER, code="archived")
+    numbers = frozenset(TagKey.objects.filter(type=TagType.NUMBER).values_list("name", flat=True))
     for key, (state, at) in _states_at(list(present), as_of).items():
         if state:
-            yield _row(key, state, at, present[key])
+            yield _row(key, state, at, present[key], numbers)
 
 
 def _states_at(ids: list[str], as_of: datetime) -> dict[str, tuple[dict[str, Any], datetime]]:
@@ -74,21 +78,24 @@ def _states_at(ids: list[str], as_of: datetime) -> dict[str, tuple[dict[str, Any
     return {key: (fold(of_one), times[key]) for key, of_one in diffs.items()}
 
 
-def _row(key: str, state: Mapping[str, Any], at: datetime, now: Mapping[str, Any]) -> dict[str, Any]:
+def _row(
+    key: str, state: Mapping[str, Any], at: datetime, now: Mapping[str, Any], numbers: frozenset[str]
+) -> dict[str, Any]:
+    """``numbers``: the tags that are declared as numbers."""
     row = {**state, "id": key, "created_at": now["created_at"], "updated_at": at, "row_version": 0}
     row |= {name: now[name] for name in OUTSIDE}
     row["metrics"] = {name: _number(value) for name, value in (state.get("metrics") or {}).items()}
     tags = now["tags"]
-    row["tags"] = {name: _as_typed(value, tags.get(name)) for name, value in (state.get("tags") or {}).items()}
+    row["tags"] = {
+        name: _number(value) if name in numbers else _as_typed(value, tags.get(name))
+        for name, value in (state.get("tags") or {}).items()
+    }
     return row
 
 
 def _number(value: Any) -> Any:
-    """Events tell numbers that are not whole as text."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+    """Events tell numbers as text that are not whole, or beyond 2^53."""
+    return json.loads(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
 
 
 def _as_typed(value: Any, now: Any) -> Any:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -116,7 +117,7 @@ def run(query: Query) -> Page:
             return _Search(query, order).page()
     except OperationalError as error:
         if isinstance(error.__cause__, QueryCanceled):
-            raise _too_expensive(query, f"took longer than {TIMEOUT_MS / 1000:.0f} s", frozenset()) from None
+            raise _too_slow(query) from None
         raise
 
 
@@ -142,6 +143,10 @@ def _asked(statement: Sql) -> list[tuple[Any, ...]]:
         return cursor.fetchall()
 
 
+def _too_slow(query: Query) -> Unprocessable:
+    return _too_expensive(query, f"took longer than {TIMEOUT_MS / 1000:.0f} s", frozenset())
+
+
 def _too_expensive(query: Query, how: str, indexed: frozenset[str]) -> Unprocessable:
     slow = next((term for term in terms(query.filter) if not is_indexed(term, indexed)), None)
     if slow is None:
@@ -156,6 +161,7 @@ class _Search:
 
     def __init__(self, query: Query, order: Order) -> None:
         self.query, self.size, self.order = query, query.page_size, order
+        self.until = monotonic() + TIMEOUT_MS / 1000
         wanted = contract_of(query.filter)
         self.projection = Projection.of(query.fields)
         self.binding = binding_of(to_json(query.filter), self.order, query.as_of)
@@ -169,6 +175,11 @@ class _Search:
             self.source = source_at(query.as_of, ", ".join(INNER))
         self.run_left_out = contracts.resolved(wanted, pointer=query.pointer)[1] if wanted else None
         self.is_ranked = self.order.is_ranked
+
+    def check_time(self) -> None:
+        """Statements are bounded one by one: their number must not make a search any longer."""
+        if monotonic() > self.until:
+            raise _too_slow(self.query)
 
     def page(self) -> Page:
         is_walk = self.order.is_by_id and self.query.as_of is None
@@ -245,6 +256,7 @@ class _Search:
         if counted.kind is Kind.TIME:
             raise Invalid(f"{name} is a time: its values are not counted", pointer=f"/facets/{index}", code="operator")
         value = expression(counted)
+        self.check_time()
         rows = _asked(
             Sql(
                 f"SELECT {value.text} AS value, count(*) FROM {self.source.text} AS k "  # noqa: S608 - compiled
@@ -259,6 +271,7 @@ class _Search:
     def _count(self) -> int | None:
         if not self.query.count:
             return None
+        self.check_time()
         statement = f"SELECT count(*) FROM {self.source.text} AS k WHERE {self.condition.text}"  # noqa: S608 - compiled
         return int(_asked(Sql(statement, (*self.source.values, *self.condition.values)))[0][0])
 
@@ -320,6 +333,7 @@ class _ById:
     def rows(self) -> list[tuple[Any, ...]]:
         chunk, tried = max(2 * self.wanted, 64), False
         while not self._walk(chunk):
+            self.search.check_time()
             needed = self._expected()
             if self.is_indexed and needed > WALK_IS_LONG and not tried:
                 tried = True
