@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from apps.accounts.models import User, default_workspace_id
 from apps.blueprints.models import Blueprint, BlueprintVersion
@@ -206,6 +207,15 @@ def test_the_history_of_a_kernel_is_for_those_who_may_read_the_trail(client: Cli
 
     assert 'id="history"' in client.get(f"/library/kernels/{kernel.pk}").content.decode()
     assert 'id="history"' not in viewer.get(f"/library/kernels/{kernel.pk}").content.decode()
+
+
+@pytest.mark.parametrize(("state", "is_told"), [(KernelState.RETIRED, True), (KernelState.PURGED, False)])
+def test_a_kernel_says_when_its_bytes_go_while_it_has_them(client: Client, state: KernelState, is_told: bool) -> None:
+    kernel = KernelFactory(state=state, retired_at=timezone.now(), purge_after=timezone.now())
+
+    page = client.get(f"/library/kernels/{kernel.pk}").content.decode()
+
+    assert ("unless it is restored before" in page) is is_told
 
 
 def test_the_history_of_a_kernel_says_where_its_bytes_went(client: Client) -> None:
