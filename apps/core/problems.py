@@ -250,6 +250,8 @@ def _(error: InternalError) -> Problem | None:
 @problem_of.register(OperationalError)
 @problem_of.register(InterfaceError)
 def _(error: Any) -> Problem:
+    if _sqlstate(error).startswith("54"):  # a limit of the program, such as the size of an index entry
+        return Problem(status=400, code="too_long", detail="a value is too long for the database; nothing was written")
     reason = SILENCES.get(_sqlstate(error), "the database does not answer")
     return unavailable(f"{reason}; nothing was written, try again", code="database_unavailable")
 

@@ -41,6 +41,7 @@ def from_driver(outer: type[Exception], inner: type[Exception], message: str = "
         (from_driver(InternalError, psycopg.errors.RaiseException, "a run cannot be born in state X"), 409, "conflict"),
         (from_driver(OperationalError, psycopg.errors.ConnectionFailure), 503, "database_unavailable"),
         (from_driver(OperationalError, psycopg.errors.DiskFull), 503, "database_unavailable"),
+        (from_driver(OperationalError, psycopg.errors.ProgramLimitExceeded), 400, "too_long"),
         (redis.exceptions.TimeoutError(), 503, "redis_unavailable"),
         (BrokerError(), 503, "redis_unavailable"),
     ],
