@@ -111,7 +111,7 @@ def run(quick: bool = False, say: Callable[[str], Any] = print) -> dict[str, Any
             search_rows.load_tag_table(owner)
             loaded = size
             searches[size] = [_timed(case, size, repeats=20 if quick else 100, say=say) for case in CASES]
-        walk = _walk_under_inserts(cluster, say)
+        walk = _walk_under_inserts(rows_of, say)
         http = _over_http(cluster, size=loaded, seconds=3.0 if quick else 10.0, rounds=1 if quick else 3, say=say)
         million = None
         if not quick:
@@ -272,8 +272,10 @@ def _pages_of(text: str) -> int:
 # --- Walking while others insert
 
 
-def _walk_under_inserts(cluster: Cluster, say: Callable[[str], Any]) -> dict[str, Any]:
+def _walk_under_inserts(rows_of: Owner, say: Callable[[str], Any]) -> dict[str, Any]:
     """All pages of a 10 % tag, newest first, while four writers insert kernels of that tag as fast as they can."""
+    from apps.blueprints.models import BlueprintVersion
+
     say(f"walking all pages while {WRITERS} writers insert ...")
     with connection.cursor() as cursor:
         cursor.execute("SELECT id FROM kernels_kernel WHERE tags @> %s", ['{"arch": "arch-3"}'])
@@ -281,7 +283,8 @@ def _walk_under_inserts(cluster: Cluster, say: Callable[[str], Any]) -> dict[str
     done = threading.Event()
     counts = [0] * WRITERS
     pool = ThreadPoolExecutor(WRITERS)
-    writers = [pool.submit(_insert, cluster, done, counts, number) for number in range(WRITERS)]
+    version = BlueprintVersion.objects.select_related("blueprint").get(pk=rows_of.version_id)
+    writers = [pool.submit(_insert, version, done, counts, number) for number in range(WRITERS)]
     seen: list[UUID] = []
     try:
         cursor_, pages = None, 0
@@ -310,20 +313,19 @@ def _id_of(row: Any) -> Any:
     return row["id"] if isinstance(row, dict) else row.pk
 
 
-def _insert(cluster: Cluster, done: threading.Event, counts: list[int], number: int) -> None:
-    """Copies of one kernel under new ids, each in a transaction of its own, until ``done``."""
-    from apps.core.ids import new_id
+def _insert(version: Any, done: threading.Event, counts: list[int], number: int) -> None:
+    """Register kernels of one tag by the service, each in a transaction with its event, until ``done``."""
+    from apps.core.actors import SYSTEM
+    from apps.kernels.services import register_kernel
 
-    others = [name for name in search_rows.COLUMNS if name not in {"id", "bindings"}]
-    statement = (
-        f"INSERT INTO kernels_kernel (id, bindings, {', '.join(others)}) "
-        f"SELECT %s, jsonb_build_object('D', %s::int, 'H', %s::int), {', '.join(others)} FROM kernels_kernel "
-        'WHERE tags @> \'{"arch": "arch-3"}\' LIMIT 1'
-    )
-    with psycopg.connect(cluster.url("owner"), autocommit=True) as own:
+    try:
         while not done.is_set():
-            own.execute(statement.encode(), [new_id(), number, 10_000_000 + counts[number]])
+            bindings = {"D": 65 + number, "H": 1 + counts[number]}  # those that were loaded have D 64
+            tags = {"arch": "arch-3"}
+            register_kernel(version=version, bindings=bindings, tags=tags, awaits_upload=True, actor=SYSTEM)
             counts[number] += 1
+    finally:
+        connection.close()
 
 
 # --- Over HTTP
