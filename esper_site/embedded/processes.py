@@ -17,6 +17,9 @@ POOLS: dict[str, tuple[str, ...]] = {
 WORKERS = tuple(POOLS)
 NAMES = ("web", *WORKERS, "beat")
 
+KEEP_SECONDS = "60"
+"""How long a thread of the web server keeps its connection to the database."""
+
 WORKER_READY = r"@\S+ ready\."
 WORKER_PATIENCE = 20.0  # seconds: a task may finish its step and hand back its lease
 
@@ -28,7 +31,8 @@ def web(environment: Mapping[str, str], port: int) -> Program:
         *("--workers", "1", "--blocking-threads", "4", "--no-ws", "--workers-kill-timeout", "5"),
         "esper_site.wsgi:application",
     )
-    return Program(name="web", command=command, environment=_unbuffered(environment), folder=REPOSITORY)
+    kept = {"ESPER_DB_KEEP_SECONDS": KEEP_SECONDS} | dict(environment)
+    return Program(name="web", command=command, environment=_unbuffered(kept), folder=REPOSITORY)
 
 
 def worker(queue: str, environment: Mapping[str, str], *, host: str | None = None) -> Program:

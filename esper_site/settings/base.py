@@ -98,12 +98,13 @@ TEMPLATES = [
 NO_DATABASE = "postgresql://esper_app@127.0.0.1:1/esper"  # refused at once; the system check names the remedy
 DATABASE_URL = env.str("DATABASE_URL", NO_DATABASE)
 DATABASE_OWNER_URL = env.str("DATABASE_OWNER_URL", DATABASE_URL)
-DATABASES = {"default": env.dj_db_url("DATABASE_URL", NO_DATABASE, conn_max_age=0)}
+# A new connection costs more than most requests: the web process keeps one a thread (processes.web), asked whether it
+# still lives before each request.
+KEEP_SECONDS = env.int("ESPER_DB_KEEP_SECONDS", 0)
+DATABASES = {"default": env.dj_db_url("DATABASE_URL", NO_DATABASE, conn_max_age=KEEP_SECONDS, conn_health_checks=True)}
 DATABASES["default"].setdefault("OPTIONS", {})
 if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     DATABASES["default"]["OPTIONS"]["connect_timeout"] = 5
-    if env.bool("ESPER_DB_POOL", False):
-        DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 8, "timeout": 5}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Redis/Valkey: the cache may lose anything; the broker evicts nothing.

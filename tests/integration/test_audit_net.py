@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, InternalError, connection, transaction
 from django.db.models import Model
+from django.utils import timezone
 from psycopg.types.json import Jsonb
 
 from apps.accounts import services as accounts
@@ -17,10 +19,23 @@ from apps.audit import services as audit
 from apps.audit.canonical import leaf_digest
 from apps.audit.models import AuditEvent, AuditReport
 from apps.audit.watched import Watched, watched_models
-from apps.blueprints.models import Blueprint, BlueprintVersion
+from apps.blueprints.models import Blueprint, BlueprintVersion, VersionLineage
 from apps.checkpoints.models import Checkpoint
 from apps.core.actors import SYSTEM, Actor, ActorKind
-from apps.kernels.models import FieldReport, Kernel
+from apps.core.lineage import LineageKind
+from apps.kernels.models import (
+    AliasPeriod,
+    FieldReport,
+    Kernel,
+    KernelAlias,
+    KernelLineage,
+    KernelVariant,
+    RetentionItem,
+    RetentionPlan,
+    RetentionPolicy,
+    TagKey,
+    TagType,
+)
 from apps.training.models import Decision, RunLease, Seed, SeedSlot, SeedTransition, TrainingRun
 from tests.contracts.audit_cases import CASES
 from tests.support import factories
@@ -58,6 +73,39 @@ def make_report() -> AuditReport:
     return audit.request_report(kind="change", parameters={}, actor=SYSTEM)
 
 
+def make_variant() -> KernelVariant:
+    kernel = factories.KernelFactory()
+    return KernelVariant.objects.create(
+        kernel=kernel, memory_format="contiguous", dtype="bfloat16", digest="0" * 64, size=1
+    )
+
+
+def make_alias() -> KernelAlias:
+    return KernelAlias.objects.create(blueprint=factories.BlueprintFactory(), name="candidate")
+
+
+def make_period() -> AliasPeriod:
+    now = timezone.now()
+    return AliasPeriod.objects.create(
+        alias=make_alias(), kernel=factories.KernelFactory(), started_at=now, ended_at=now + timedelta(days=1)
+    )
+
+
+def make_policy() -> RetentionPolicy:
+    return RetentionPolicy.objects.create(name="old", older_than_days=1, workspace=factories.workspace())
+
+
+def make_plan() -> RetentionPlan:
+    return RetentionPlan.objects.create(
+        policy=make_policy(), expires_at=timezone.now() + timedelta(days=1), workspace=factories.workspace()
+    )
+
+
+def make_item() -> RetentionItem:
+    kernel = factories.KernelFactory()
+    return RetentionItem.objects.create(plan=make_plan(), kernel=kernel, row_version=1, reason="old", bytes=1)
+
+
 MAKERS: dict[type[Model], Callable[[], Any]] = {
     User: factories.UserFactory,
     ApiToken: factories.TokenFactory,
@@ -66,6 +114,13 @@ MAKERS: dict[type[Model], Callable[[], Any]] = {
     BlueprintVersion: factories.BlueprintVersionFactory,
     Kernel: factories.KernelFactory,
     FieldReport: factories.FieldReportFactory,
+    KernelVariant: make_variant,
+    KernelAlias: make_alias,
+    AliasPeriod: make_period,
+    TagKey: lambda: TagKey.objects.create(name="arch", type=TagType.TEXT, workspace=factories.workspace()),
+    RetentionPolicy: make_policy,
+    RetentionPlan: make_plan,
+    RetentionItem: make_item,
     Checkpoint: factories.CheckpointFactory,
     TrainingRun: factories.RunFactory,
     SeedSlot: factories.SlotFactory,
@@ -82,6 +137,13 @@ CHANGES: dict[type[Model], tuple[str, str]] = {
     BlueprintVersion: ("spec", "'{}'"),
     Kernel: ("legal_hold", "NOT legal_hold"),
     FieldReport: ("rent", "rent + 1"),
+    KernelVariant: ("report", """'{"a": 1}'"""),
+    KernelAlias: ("is_protected", "NOT is_protected"),
+    AliasPeriod: ("ended_at", "ended_at + interval '1 day'"),
+    TagKey: ("type", "'number'"),
+    RetentionPolicy: ("max_share", "1"),
+    RetentionPlan: ("byte_count", "byte_count + 1"),
+    RetentionItem: ("outcome", "'retired'"),
     Checkpoint: ("pinned", "NOT pinned"),
     TrainingRun: ("name", "'renamed'"),
     SeedSlot: ("locked", "NOT locked"),
@@ -93,8 +155,37 @@ CHANGES: dict[type[Model], tuple[str, str]] = {
 """Model -> a watched column and an SQL expression that changes it."""
 
 
+def make_kernel_edge() -> KernelLineage:
+    child, parent = factories.KernelFactory(), factories.KernelFactory()
+    return KernelLineage.objects.create(child=child, parent=parent, kind=LineageKind.MERGED)
+
+
+def make_version_edge() -> VersionLineage:
+    child, parent = factories.BlueprintVersionFactory(), factories.BlueprintVersionFactory()
+    return VersionLineage.objects.create(child=child, parent=parent, kind=LineageKind.DERIVED)
+
+
+EDGES: dict[type[Model], Callable[[], Any]] = {KernelLineage: make_kernel_edge, VersionLineage: make_version_edge}
+"""Tables whose rows the database never lets change or go: they can only come."""
+
+
 def test_every_watched_table_is_tried() -> None:
-    assert set(MAKERS) == set(CHANGES) == set(watched_models())
+    assert set(MAKERS) == set(CHANGES) == set(watched_models()) - set(EDGES)
+
+
+@pytest.mark.parametrize("model", EDGES, ids=lambda model: model._meta.label_lower)
+def test_an_edge_of_lineage_that_comes_behind_the_services_becomes_two_events(
+    committed_db: str, model: type[Model]
+) -> None:
+    row = EDGES[model]()
+
+    table = model._meta.db_table
+    events = AuditEvent.objects.filter(type__in=UNATTRIBUTED, payload__table=table).order_by("-type")
+    assert [event.type for event in events] == UNATTRIBUTED
+    assert {(event.subject_type, event.subject_id) for event in events} == {subject_of(row)}
+    for statement in (f"DELETE FROM {table}", f"UPDATE {table} SET weight = 0.5"):
+        with pytest.raises(InternalError, match="pgtrigger"):
+            run_sql(statement)
 
 
 def subject_of(row: Any) -> tuple[str, str]:

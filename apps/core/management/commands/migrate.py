@@ -15,6 +15,5 @@ class Command(MigrateCommand):
         connection.close()
         for name in ("USER", "PASSWORD", "HOST", "PORT"):
             connection.settings_dict[name] = owner[name]
-        connection.settings_dict["OPTIONS"].pop("pool", None)
         super().handle(*args, **options)
         connection.close()
