@@ -238,10 +238,11 @@ def _database_seconds(text: str) -> float:
 
 
 def _tag_table_seconds(conditions: Sequence[Condition], *, any_of: bool) -> float:
-    statement, values = search_rows.tag_table_statement(conditions, any_of=any_of)
+    statements = search_rows.tag_table_statements(conditions, any_of=any_of)
     with connection.cursor() as cursor:
         begun = time.perf_counter()
-        cursor.execute(statement, values)
+        for statement, values in statements:
+            cursor.execute(statement, values)
         return time.perf_counter() - begun
 
 

@@ -151,11 +151,14 @@ def load_tag_table(connection: psycopg.Connection[Any]) -> None:
     connection.execute(b"VACUUM (ANALYZE) bench_model_tag")
 
 
-def tag_table_statement(conditions: Sequence[tuple[str, str, Any]], *, any_of: bool = False) -> tuple[str, list[Any]]:
+def tag_table_statements(
+    conditions: Sequence[tuple[str, str, Any]], *, any_of: bool = False
+) -> list[tuple[str, list[Any]]]:
     """One page (51 rows) of versions whose tags meet all ``conditions`` (key, operator, value), newest first.
 
     The shape of MLflow's ``search_model_versions``: a grouped subquery over the tag table with one OR branch a tag,
-    joined to the versions. It knows neither numbers nor OR: numbers are cast here, and ``any_of`` counts to one.
+    joined to the versions; then, as its ``subqueryload`` does, the same query again to fetch the tags of that page. It
+    knows neither numbers nor OR: numbers are cast here, and ``any_of`` counts to one.
     """
     branches, values = [], []
     for key, operator, value in conditions:
@@ -165,10 +168,14 @@ def tag_table_statement(conditions: Sequence[tuple[str, str, Any]], *, any_of: b
         branches.append(f"(key = %s AND {test})")
         values += [key, key, value] if is_number else [key, value]
     wanted = 1 if any_of else len(conditions)
-    return (
-        "SELECT model.* FROM bench_model AS model JOIN (SELECT name, version FROM bench_model_tag WHERE "
+    page = (
+        "FROM bench_model AS model JOIN (SELECT name, version FROM bench_model_tag WHERE "
         f"{' OR '.join(branches)} GROUP BY name, version HAVING count(1) >= {wanted}) AS tagged "
         "ON tagged.name = model.name AND tagged.version = model.version WHERE model.stage <> 'Deleted_Internal' "
-        "ORDER BY model.last_updated_time DESC, model.name ASC, model.version DESC LIMIT 51",
-        values,
+        "ORDER BY model.last_updated_time DESC, model.name ASC, model.version DESC LIMIT 51"
     )
+    tags = (
+        f"SELECT tag.* FROM (SELECT model.name, model.version {page}) AS page "
+        "JOIN bench_model_tag AS tag ON tag.name = page.name AND tag.version = page.version"
+    )
+    return [(f"SELECT model.* {page}", values), (tags, values)]

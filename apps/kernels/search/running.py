@@ -418,27 +418,24 @@ class _ById:
             window = Sql(f"k.id {'>=' if self.descending else '<='} %s", (until,))
             condition = Sql.joined("AND", [window, behind, condition])
         limit = "" if few is None else f" LIMIT {few + 1}"
-        by_id = f"id {'DESC' if self.descending else 'ASC'}"
-        total, ids = _asked(
+        direction = "DESC" if self.descending else "ASC"
+        selected = self.search.projection.selected
+        rows = _asked(
             Sql(
-                f"WITH hits AS MATERIALIZED (SELECT k.id FROM {TABLE} AS k WHERE {condition.text}{limit}) "  # noqa: S608
-                "SELECT (SELECT count(*) FROM hits), "
-                f"ARRAY(SELECT k.id FROM hits AS k WHERE {behind.text} ORDER BY {by_id} LIMIT %s)",
-                (*condition.values, *behind.values, self.wanted - len(self.found)),
+                f"WITH hits AS MATERIALIZED (SELECT k.id FROM {TABLE} AS k WHERE {condition.text}{limit}), "  # noqa: S608
+                f"page AS (SELECT k.id FROM hits AS k WHERE {behind.text} ORDER BY k.id {direction} LIMIT %s) "
+                f"SELECT {selected.text}, count FROM (SELECT count(*) AS count FROM hits) AS total "
+                f"LEFT JOIN {TABLE} AS k ON k.id = ANY (ARRAY(SELECT id FROM page)) AND (count <= %s OR %s) "
+                f"ORDER BY k.id {direction}",
+                (*condition.values, *behind.values, self.wanted - len(self.found), *selected.values, few, few is None),
             )
-        )[0]
-        if few is not None and total > few:
+        )
+        if few is not None and rows[0][-1] > few:
             _set(**IN_ORDER)
             return False
-        self.found += self._fetched(ids)
+        self.found += [row[:-1] for row in rows if row[0] is not None]
         self.position = until or self.position
         return True
-
-    def _fetched(self, ids: Sequence[UUID]) -> list[tuple[Any, ...]]:
-        selected = self.search.projection.selected
-        by_id = f"k.id {'DESC' if self.descending else 'ASC'}"
-        statement = f"SELECT {selected.text} FROM {TABLE} AS k WHERE k.id = ANY (%s) ORDER BY {by_id}"  # noqa: S608
-        return _asked(Sql(statement, (*selected.values, list(ids)))) if ids else []
 
 
 def _milliseconds(key: UUID) -> int:
