@@ -15,6 +15,7 @@ from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, transaction
 from hypothesis import HealthCheck, settings
 from schemathesis import checks
+from schemathesis.core.parameters import ParameterLocation
 
 from apps.accounts.roles import Role
 from apps.core.actors import SYSTEM
@@ -50,6 +51,8 @@ PROMISES = [
 ]
 
 # Without If-Match the answer is 428 (RFC 6585), which schemathesis does not expect by itself.
+MENDED = {ParameterLocation.PATH, ParameterLocation.HEADER}
+"""What the test itself puts right: ids of rows that exist, and who asks."""
 CONFIG = {"checks": {"missing_required_header": {"expected-statuses": [428]}}}
 
 api = schemathesis.openapi.from_dict(document(), config=schemathesis.Config.from_dict(CONFIG))
@@ -107,12 +110,21 @@ def world(db: None) -> Iterator[World]:
     suppress_health_check=list(HealthCheck),
 )
 def test_an_operation_keeps_its_description(case: schemathesis.Case, world: World) -> None:
+    excluded = []
     if case.path_parameters and zlib.crc32(str(case.body).encode("utf-8", "replace")) % 4:
+        # Of a request whose path alone was wrong, nothing wrong is left now: it may be taken.
+        excluded = [checks.negative_data_rejection] if wrong_parts(case) <= MENDED else []
         case.path_parameters = world.real(case.path, case.path_parameters)
 
     with transaction.atomic():
-        case.call_and_validate(headers={"Authorization": f"Bearer {world.secret}"}, checks=PROMISES)
+        case.call_and_validate(
+            headers={"Authorization": f"Bearer {world.secret}"}, checks=PROMISES, excluded_checks=excluded
+        )
         transaction.set_rollback(True)
+
+
+def wrong_parts(case: schemathesis.Case) -> set[ParameterLocation]:
+    return {part for part, made in case.meta.components.items() if made.mode.is_negative} if case.meta else set()
 
 
 def test_a_broken_promise_is_found(world: World) -> None:
