@@ -167,6 +167,27 @@ def add_edge(
     return edge
 
 
+def find_or_add_edge(
+    edges: type[Edge],
+    *,
+    child: models.Model,
+    parent: models.Model,
+    kind: LineageKind,
+    weight: float = 1.0,
+    run_id: UUID | None = None,
+) -> tuple[Edge, bool]:
+    """``add_edge``, or the edge that is there already as it is; and whether it is new. One writer of a child at a time.
+
+    Raises:
+        Invalid, Conflict: as ``add_edge`` does.
+    """
+    type(child)._base_manager.select_for_update(of=("self",), no_key=True).get(pk=child.pk)
+    existing = edges._base_manager.filter(child=child, parent=parent, kind=kind).first()
+    if existing is not None:
+        return existing, False
+    return add_edge(edges, child=child, parent=parent, kind=kind, weight=weight, run_id=run_id), True
+
+
 def ancestors(edges: type[LineageEdge], start: UUID, *, depth: int = MAX_DEPTH) -> list[Relative]:
     """Everything that ``start`` came from, nearest first; at most MAX_RELATIVES."""
     return _walk(edges, [start], "child_id", "parent_id", depth)

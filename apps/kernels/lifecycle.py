@@ -40,6 +40,9 @@ KERNEL_LIFECYCLE = Lifecycle.of(
     ],
 )
 
+ENDED = frozenset({S.REJECTED, S.RETIRED, S.PURGED})
+"""A kernel in one of these holds its contract no longer: another may be registered for it."""
+
 DOWNLOADABLE = frozenset({S.UPLOADED, S.COMPILED, S.BENCHMARKING, S.VALIDATED, S.DEPRECATED})
 
 

@@ -1,17 +1,16 @@
 """Reading kernels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
 from django.db.models import Avg, Count, Max, Min, Q, QuerySet
 
 from apps.blueprints.models import Blueprint
 from apps.core.errors import NotFound
 from apps.core.lineage import Family, family
-from apps.kernels.lifecycle import DOWNLOADABLE, KernelState
+from apps.kernels.lifecycle import DOWNLOADABLE, ENDED, KernelState
 from apps.kernels.models import (
     AliasPeriod,
     FieldReport,
@@ -34,6 +33,11 @@ def kernels() -> QuerySet[Kernel]:
 def pending() -> QuerySet[Kernel]:
     """Those whose validation has not been decided yet."""
     return Kernel.objects.filter(state__in=PENDING)
+
+
+def holders(version_id: UUID, bindings: Mapping[str, int]) -> QuerySet[Kernel]:
+    """The kernel that holds this contract now; at most one. Whoever writes by it locks the version first."""
+    return Kernel.objects.filter(blueprint_version=version_id, bindings=bindings).exclude(state__in=ENDED)
 
 
 def validated() -> QuerySet[Kernel]:
@@ -75,12 +79,6 @@ def performance_of(kernel: Kernel) -> Performance:
         low = kernel.metrics.get("gain_low")
         high = None if low is None else 2 * mean - low
     return Performance(grafts=found["grafts"], kept=found["kept"], gain_mean=mean, gain_low=low, gain_high=high)
-
-
-def lock_successors() -> None:
-    """Until the transaction ends nobody else names a successor: two writers cannot close a cycle from both sides."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('kernels_kernel.successor'))")
 
 
 def aliases_of(blueprint_id: Any) -> QuerySet[KernelAlias]:

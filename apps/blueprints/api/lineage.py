@@ -1,5 +1,6 @@
 """`/blueprints/{id}/lineage` and `/blueprints/{id}/versions/{number}/lineage`: versions and what they came from."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -55,7 +56,7 @@ class VersionLineageSerializer(serializers.Serializer[Any]):
     complete = serializers.BooleanField(read_only=True)
 
 
-class VersionEdgeSerializer(serializers.ModelSerializer[VersionLineage]):
+class EdgeSerializer(serializers.ModelSerializer[Any]):
     """``weight`` is the share of the child that came from the parent."""
 
     child = serializers.UUIDField(source="child_id", read_only=True)
@@ -63,9 +64,15 @@ class VersionEdgeSerializer(serializers.ModelSerializer[VersionLineage]):
     kind = serializers.ChoiceField(choices=KINDS, read_only=True)
 
     class Meta:
-        model = VersionLineage
         fields = ("id", "child", "parent", "kind", "weight", "run_id", "created_at")
         read_only_fields = fields
+
+
+class VersionEdgeSerializer(EdgeSerializer):
+    """``weight`` is the share of the child that came from the parent."""
+
+    class Meta(EdgeSerializer.Meta):
+        model = VersionLineage
 
 
 class NewVersionEdge(StrictSerializer):
@@ -139,9 +146,16 @@ def depth_of(request: Request) -> int:
 
 def shown(family: Family) -> dict[str, Any]:
     """A family of versions as it is answered."""
-    nodes = [{"depth": relative.depth, **version_node(row)} for relative, row in family.members]
-    lineage = {"nodes": nodes, "edges": family.lineage.edges, "complete": family.lineage.complete}
-    return dict(VersionLineageSerializer(lineage).data)
+    return dict(VersionLineageSerializer(graph_of(family, version_node)).data)
+
+
+def graph_of(family: Family, describe: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+    """A family as nodes, which ``describe`` tells from their rows, and edges."""
+    return {
+        "nodes": [{"depth": relative.depth, **describe(row)} for relative, row in family.members],
+        "edges": family.lineage.edges,
+        "complete": family.lineage.complete,
+    }
 
 
 def version_node(version: BlueprintVersion) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from apps.blueprints.services.versions import Submission, create_blueprint, find
 from apps.blueprints.variation import ContractsDiffer, NoVariation, cross, mutate
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, Invalid
-from apps.core.lineage import LineageKind, add_edge
+from apps.core.lineage import LineageKind, find_or_add_edge
 
 
 @transaction.atomic
@@ -30,11 +30,9 @@ def link_versions(
     Raises:
         Invalid: the weight is no share, or a version would be its own parent. Conflict: the edge would close a cycle.
     """
-    BlueprintVersion.objects.select_for_update(of=("self",), no_key=True).get(pk=child.pk)  # one writer of its parents
-    existing = VersionLineage.objects.filter(child=child, parent=parent, kind=kind).first()
-    if existing is not None:
-        return existing
-    edge = add_edge(VersionLineage, child=child, parent=parent, kind=kind, weight=weight, run_id=run_id)
+    edge, is_new = find_or_add_edge(VersionLineage, child=child, parent=parent, kind=kind, weight=weight, run_id=run_id)
+    if not is_new:
+        return edge
     payload = {"parent": parent.pk, "kind": str(kind), "weight": weight, **({"run": run_id} if run_id else {})}
     audit.record(type="blueprint.version_linked", subject=child, actor=actor, reason=reason, payload=payload)
     return edge

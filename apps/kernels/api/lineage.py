@@ -10,31 +10,34 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.blueprints.api.lineage import DEPTH, KINDS, LinkSerializer, VersionNode, depth_of, version_node
+from apps.blueprints.api.lineage import (
+    DEPTH,
+    KINDS,
+    EdgeSerializer,
+    LinkSerializer,
+    VersionNode,
+    depth_of,
+    graph_of,
+    version_node,
+)
 from apps.blueprints.selectors import family_of_versions
 from apps.core.actors import actor_of
 from apps.core.api import DetailView
 from apps.core.concurrency import content_etag
 from apps.core.errors import Invalid
 from apps.core.idempotency import idempotent
-from apps.core.lineage import Family, LineageKind
+from apps.core.lineage import LineageKind
 from apps.core.serializers import Choice, Identifier, Number, StrictSerializer, Text
 from apps.kernels import selectors, services
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel, KernelLineage
 
 
-class KernelEdgeSerializer(serializers.ModelSerializer[KernelLineage]):
+class KernelEdgeSerializer(EdgeSerializer):
     """``weight`` is the share of the child that came from the parent."""
 
-    child = serializers.UUIDField(source="child_id", read_only=True)
-    parent = serializers.UUIDField(source="parent_id", read_only=True)  # type: ignore[assignment]
-    kind = serializers.ChoiceField(choices=KINDS, read_only=True)
-
-    class Meta:
+    class Meta(EdgeSerializer.Meta):
         model = KernelLineage
-        fields = ("id", "child", "parent", "kind", "weight", "run_id", "created_at")
-        read_only_fields = fields
 
 
 class NewKernelEdge(StrictSerializer):
@@ -87,10 +90,10 @@ class KernelLineageView(DetailView):
         version = kernel.blueprint_version
         shown = {
             "kernel_id": kernel.pk,
-            **_graph(selectors.family_of_kernel(kernel, depth), _kernel_node),
+            **graph_of(selectors.family_of_kernel(kernel, depth), _kernel_node),
             "compiled_from": {
                 "version_id": version.pk,
-                **_graph(family_of_versions([version.pk], depth=depth), version_node),
+                **graph_of(family_of_versions([version.pk], depth=depth), version_node),
             },
         }
         data = KernelLineageSerializer(shown).data
@@ -110,14 +113,6 @@ class KernelLineageView(DetailView):
             child=child, parent=parent, kind=LineageKind(given.pop("kind")), actor=actor_of(request), **given
         )
         return Response(KernelEdgeSerializer(edge).data, status=200 if is_there else 201)
-
-
-def _graph(family: Family, describe: Any) -> dict[str, Any]:
-    return {
-        "nodes": [{"depth": relative.depth, **describe(row)} for relative, row in family.members],
-        "edges": family.lineage.edges,
-        "complete": family.lineage.complete,
-    }
 
 
 def _kernel_node(kernel: Kernel) -> Mapping[str, Any]:

@@ -28,6 +28,7 @@ from apps.kernels.api.serializers import (
 )
 from apps.kernels.filters import FieldReportFilter, KernelFilter
 from apps.kernels.models import FieldReport, Kernel
+from apps.kernels.successors import lock_successors
 
 
 class KernelListView(ListView):
@@ -95,7 +96,7 @@ class KernelView(PastView):
         """
         given = self.parse(KernelChange)
         if "successor" in given:
-            selectors.lock_successors()  # before the row: in the order of the service
+            lock_successors()  # before the row: in the order of the service
         kernel = self.matched()
         if "successor" in given:
             given["successor"] = _successor(given["successor"])

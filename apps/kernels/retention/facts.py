@@ -13,13 +13,12 @@ from django.db.models.lookups import Exact
 
 from apps.core.errors import Invalid, ServiceError
 from apps.kernels import search
-from apps.kernels.lifecycle import KernelState
+from apps.kernels.lifecycle import ENDED
 from apps.kernels.models import Kernel, KernelAlias, KernelLineage, KernelUse, RetentionPolicy
 from apps.kernels.retention.rules import RETIRABLE, Facts
 
 log = structlog.get_logger(__name__)
 
-DEAD = (KernelState.REJECTED, KernelState.RETIRED, KernelState.PURGED)
 _KERNEL, _ALIAS, _USE, _EDGE = (model._meta.db_table for model in (Kernel, KernelAlias, KernelUse, KernelLineage))
 
 LOOKUPS: dict[str, str] = {
@@ -153,7 +152,7 @@ def _read(names: list[str], ids: list[UUID]) -> list[tuple[str, UUID, str]] | No
     each = (f"SELECT '{name}', held.* FROM ({LOOKUPS[name]}) AS held" for name in names)  # noqa: S608 - our own
     try:
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(" UNION ALL ".join(each), {"ids": ids, "dead": [str(state) for state in DEAD]})
+            cursor.execute(" UNION ALL ".join(each), {"ids": ids, "dead": [str(state) for state in ENDED]})
             return cursor.fetchall()
     except Exception:  # whatever it is: nobody is retired by mistake
         log.exception("protections_unread", protections=names)

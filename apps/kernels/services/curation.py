@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from apps.audit import services as audit
@@ -15,7 +15,7 @@ from apps.core.flat import flat_object
 from apps.kernels.grading import given_tags
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel
-from apps.kernels.selectors import lock_successors
+from apps.kernels.successors import leads_to, lock_successors, require_same_contract
 from apps.kernels.tags import check_tags
 
 MAX_PIN = timedelta(days=5 * 366)
@@ -84,24 +84,10 @@ def _check_successor(kernel: Kernel, successor: Kernel | None) -> None:
         return
     # Nobody retires it meanwhile; a run that takes hold of both in the other order does not wait for this lock.
     successor = Kernel.objects.select_for_update(of=("self",), no_key=True).get(pk=successor.pk)
-    if successor.compat != kernel.compat:
-        detail = f"fits other slots: {successor.compat}, not {kernel.compat}"
-        raise Invalid(detail, pointer="/successor", code="contract")
-    if _leads_to(successor, kernel):
+    require_same_contract(kernel, successor)
+    if leads_to(successor, kernel):
         raise Invalid("would be replaced by this kernel in turn", pointer="/successor", code="cycle")
     if successor.state != KernelState.VALIDATED:
         raise Conflict(
             f"the successor is {successor.state}: only a VALIDATED kernel replaces another", code="not_validated"
         )
-
-
-def _leads_to(start: Kernel, end: Kernel) -> bool:
-    """Does the chain of successors from ``start`` (included) come to ``end``?"""
-    statement = (
-        "WITH RECURSIVE chain(id) AS (SELECT %s::uuid UNION "
-        "SELECT successor_id FROM kernels_kernel JOIN chain USING (id) WHERE successor_id IS NOT NULL) "
-        "SELECT EXISTS (SELECT FROM chain WHERE id = %s)"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [start.pk, end.pk])
-        return bool(cursor.fetchone()[0])

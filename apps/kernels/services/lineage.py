@@ -6,7 +6,7 @@ from django.db import transaction
 
 from apps.audit import services as audit
 from apps.core.actors import Actor
-from apps.core.lineage import LineageKind, add_edge
+from apps.core.lineage import LineageKind, find_or_add_edge
 from apps.kernels.models import Kernel, KernelLineage
 
 
@@ -26,11 +26,9 @@ def link_kernels(
     Raises:
         Invalid: the weight is no share, or a kernel would be its own parent. Conflict: the edge would close a cycle.
     """
-    Kernel.objects.select_for_update(of=("self",), no_key=True).get(pk=child.pk)  # one writer of its parents at a time
-    existing = KernelLineage.objects.filter(child=child, parent=parent, kind=kind).first()
-    if existing is not None:
-        return existing
-    edge = add_edge(KernelLineage, child=child, parent=parent, kind=kind, weight=weight, run_id=run_id)
+    edge, is_new = find_or_add_edge(KernelLineage, child=child, parent=parent, kind=kind, weight=weight, run_id=run_id)
+    if not is_new:
+        return edge
     audit.record(
         type="kernel.linked",
         subject=child,

@@ -25,9 +25,10 @@ from apps.kernels.cache import CorruptKernel, KernelStore
 from apps.kernels.compiler import CompileOutcome
 from apps.kernels.effort import EFFORTS
 from apps.kernels.grading import given_tags, without_grades
-from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
+from apps.kernels.lifecycle import ENDED, KERNEL_LIFECYCLE, KernelState
 from apps.kernels.models import Kernel, KernelAlias, KernelVariant, Pipeline
 from apps.kernels.sandbox import Limits
+from apps.kernels.selectors import holders
 from apps.kernels.services.grading import grade_kernels
 from apps.kernels.tags import as_declared, check_tags
 from apps.kernels.validator import ValidationOutcome
@@ -35,7 +36,6 @@ from apps.kernels.variants import VariantOutcome, make_variants
 from apps.morphogenesis.artefact import read_kernel
 
 COMPILE_TASK = "apps.kernels.tasks.compile_kernel"
-ENDED = (KernelState.REJECTED, KernelState.RETIRED, KernelState.PURGED)
 
 
 class DuplicateContract(Conflict):
@@ -71,7 +71,7 @@ def register_kernel(
         raise Conflict(f"{version} is {version.state}: only a submitted or characterized version makes kernels")
     spec, graph = _bound(version, bindings or {})
     BlueprintVersion.objects.select_for_update().get(pk=version.pk)  # one registration of a contract at a time
-    twin = Kernel.objects.filter(blueprint_version=version, bindings=spec["symbols"]).exclude(state__in=ENDED).first()
+    twin = holders(version.pk, spec["symbols"]).first()
     if twin is not None:
         raise DuplicateContract(twin)
     sizes = "-".join(f"{name.lower()}{size}" for name, size in sorted(graph.symbols.items()))
@@ -330,8 +330,7 @@ def quarantine_kernel(*, kernel: Kernel, reason: str, actor: Actor) -> Kernel:
     """
     if kernel.state in ENDED:
         _locked_version(kernel)  # one registration of a contract at a time
-        of_contract = Kernel.objects.filter(blueprint_version=kernel.blueprint_version_id, bindings=kernel.bindings)
-        twin = of_contract.exclude(state__in=ENDED).exclude(pk=kernel.pk).first()
+        twin = holders(kernel.blueprint_version_id, kernel.bindings).exclude(pk=kernel.pk).first()
         if twin is not None:
             raise DuplicateContract(twin)
     return _move(kernel=kernel, to=KernelState.QUARANTINED, actor=actor, reason=reason, event="kernel.quarantined")

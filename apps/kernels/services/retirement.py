@@ -23,7 +23,8 @@ from apps.kernels.retention import facts
 from apps.kernels.retention.planning import freed_bytes
 from apps.kernels.retention.purging import purged_at
 from apps.kernels.retention.rules import RETIRABLE, protections
-from apps.kernels.selectors import lock_successors
+from apps.kernels.selectors import holders
+from apps.kernels.successors import lock_successors, require_same_contract
 
 RESTORABLE_FOR = timedelta(days=30)
 """How long a kernel that was retired by hand is kept from the purge."""
@@ -85,9 +86,7 @@ def _check_successor(kernel: Kernel, successor: Kernel) -> None:
     """Raises Invalid."""
     if successor.pk == kernel.pk or successor.state != KernelState.VALIDATED:
         raise Invalid("must be another kernel that is VALIDATED", pointer="/successor", code="successor")
-    if successor.compat != kernel.compat:
-        detail = f"fits other slots: {successor.compat}, not {kernel.compat}"
-        raise Invalid(detail, pointer="/successor", code="contract")
+    require_same_contract(kernel, successor)
 
 
 def _require_unprotected(kernel: Kernel, now: datetime) -> None:
@@ -120,8 +119,7 @@ def restore_kernel(*, kernel: Kernel, actor: Actor, reason: str = "") -> Kernel:
 @transaction.atomic
 def _bring_back(kernel: Kernel, actor: Actor, reason: str) -> Kernel:
     BlueprintVersion.objects.select_for_update().get(pk=kernel.blueprint_version_id)  # no twin is registered meanwhile
-    of_contract = Kernel.objects.filter(blueprint_version=kernel.blueprint_version_id, bindings=kernel.bindings)
-    twin = of_contract.exclude(state__in=facts.DEAD).first()
+    twin = holders(kernel.blueprint_version_id, kernel.bindings).first()
     if twin is not None:
         raise Conflict(f"kernel {twin.pk} has this contract now: retire it first", code="duplicate_contract")
     fresh = _locked(kernel)
