@@ -7,7 +7,6 @@ what pages of the search read. Full: a million events over a year; quick: a hund
 import json
 import logging
 import os
-import statistics
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,10 +14,9 @@ from typing import Any
 
 import psycopg
 
-from benchmarks import audit_rows, audit_writers
-from benchmarks.audit_writers import spread
+from benchmarks import audit_rows, audit_writers, targets
 from benchmarks.database import own_database
-from benchmarks.targets import Measurement, rows
+from benchmarks.targets import Measurement, rows, spread
 from esper_site.embedded import processes
 from esper_site.embedded.postgres import Cluster
 
@@ -61,10 +59,7 @@ def _measured(
         "verify_rate": verifying["rates"],
         "verify_peak_memory": verifying["peak_mib"],
     }
-    found = {
-        name: Measurement(value=statistics.median(values), n=len(values), spread=spread(values))
-        for name, values in series.items()
-    }
+    found = {name: Measurement.of(values) for name, values in series.items()}
     if searching is not None:  # the worst page of all: every other one reads less
         pages = [float(value) for value in searching.values()]
         found["search_page_buffers_1m_events"] = Measurement(value=max(pages), n=len(pages), spread=spread(pages))
@@ -127,11 +122,7 @@ def _verifying(*, repeats: int, say: Callable[[str], Any]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """The result for people: every row that the project is held to, reached or not."""
     lines = [f"Audit trail, {result['events']:,} events", ""]
-    for row in result["targets"]:
-        value = "not measured" if row["value"] is None else f"{row['value']:,.2f}"
-        verdict = "reached" if row["reached"] else "SHORT"
-        held_to = f"{row['op']} {row['target']:,} {row['unit']}; n {row['n']}, spread {row['spread'] or 0:,.2f}"
-        lines.append(f"  {verdict:<8}{row['name']:<36}{value:>14}  ({held_to})")
+    lines += targets.lines(result["targets"])
     lines += ["", "  buffer pages that a search page reads"]
     lines += [f"  {name:<52}{pages:>8,}" for name, pages in result["search_buffers"].items()]
     return "\n".join(lines) + "\n"

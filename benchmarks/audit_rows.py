@@ -304,25 +304,13 @@ def search_cases() -> list[SearchCase]:
 
 def buffers(case: SearchCase) -> int:
     """The disk pages (shared hit + read) of exactly the statements that the search issues for one page."""
-    from django.db import connection
-
     from apps.audit.search import Position, Search, search
-
-    read: list[int] = []
-
-    def explain(execute: Any, statement: str, values: Any, many: bool, context: Any) -> Any:
-        if statement.lstrip().startswith("SELECT"):
-            execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", values, many, context)
-            answer = context["cursor"].fetchone()[0]
-            plan = (orjson.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
-            read.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
-        return execute(statement, values, many, context)
+    from benchmarks.database import pages_read
 
     after = Position(*_nth(case.back)) if case.back else None
-    connection.ensure_connection()  # it asks for types of its own
-    with connection.execute_wrapper(explain):
-        search(Search(**case.filters), size=case.size, after=after, newest_first=not case.oldest_first)
-    return sum(read)
+    return pages_read(
+        lambda: search(Search(**case.filters), size=case.size, after=after, newest_first=not case.oldest_first)
+    )
 
 
 def _nth(back: float) -> tuple[datetime, UUID]:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import secrets
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -143,11 +142,3 @@ def measure(pipes: list[Connection], rounds: int, seconds: float, between: Calla
         found.append(Round(**rates))
         between()
     return found
-
-
-def spread(values: list[float]) -> float:
-    """The interquartile range."""
-    if len(values) < 2:
-        return 0.0
-    low, _, high = statistics.quantiles(values, n=4)
-    return high - low

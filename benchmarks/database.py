@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 from django.conf import settings
-from django.db import connections
+from django.db import connection, connections
 from django.test.utils import override_settings
 
 from esper_site.embedded import ports, postgres, processes, state
@@ -86,3 +87,22 @@ def _storages(home: Home) -> dict[str, Any]:
         "OPTIONS": {"location": str(home.root / "objects")},
     }
     return {**settings.STORAGES, "default": files, "checkpoints": files}
+
+
+def pages_read(ask: Callable[[], Any]) -> int:
+    """The disk pages (shared hit + read) that all queries of ``ask`` touch, each planned as ``ask`` has it planned."""
+    total = 0
+
+    def explain(execute: Any, statement: str, values: Any, many: bool, context: Any) -> Any:
+        nonlocal total
+        if statement.lstrip().startswith(("SELECT", "WITH")):
+            execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", values, many, context)
+            answer = context["cursor"].fetchone()[0]
+            plan = (orjson.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
+            total += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+        return execute(statement, values, many, context)
+
+    connection.ensure_connection()  # it asks for types of its own
+    with connection.execute_wrapper(explain):
+        ask()
+    return total

@@ -13,20 +13,19 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import orjson
 import psycopg
 from django.conf import settings
 from django.db import connection
 
-from benchmarks import search_rows, web_site
-from benchmarks.audit_writers import spread
-from benchmarks.database import own_database
+from benchmarks import search_rows, targets, web_site
+from benchmarks.database import own_database, pages_read
 from benchmarks.search_rows import ARCHITECTURES, STAGES, TEAMS, Owner
-from benchmarks.targets import Measurement, rows
+from benchmarks.targets import Measurement, rows, spread
 from esper_site.embedded.postgres import Cluster
 
 FULL_SIZES, QUICK_SIZES = (10_000, 100_000), (2_000, 20_000)
@@ -152,17 +151,15 @@ def _measured(
         "rows_missed_or_repeated_under_inserts": Measurement(
             value=float(walk["missed"] + walk["repeated"]), n=walk["rows"], spread=0.0
         ),
-        "http_search_rate_8_clients": _of(http["rates"]),
-        "binary_64mib_hot_vs_static_file": _of(ratios),
+        "http_search_rate_8_clients": Measurement.of(http["rates"]),
+        "binary_64mib_hot_vs_static_file": Measurement.of(ratios),
     }
-    for target, case in (("one_percent", "1 % tag"), ("three_tags", "three tags")):
-        name = "one_percent_tag_vs_tag_table_sql" if target == "one_percent" else "three_tags_vs_tag_table_sql"
-        found[name] = _of(faster[case])
+    for name, case in (
+        ("one_percent_tag_vs_tag_table_sql", "1 % tag"),
+        ("three_tags_vs_tag_table_sql", "three tags"),
+    ):
+        found[name] = Measurement.of(faster[case])
     return found
-
-
-def _of(values: Sequence[float]) -> Measurement:
-    return Measurement(value=statistics.median(values), n=len(values), spread=spread(list(values)))
 
 
 def _owner_rows() -> Owner:
@@ -249,25 +246,7 @@ def _tag_table_seconds(conditions: Sequence[Condition], *, any_of: bool) -> floa
 def _pages(case: Case, size: int, *, repeats: int) -> list[int]:
     """Disk pages (shared hit + read) that all statements of a search of the case touch, each as the search plans it."""
     chance = random.Random(f"{SEED} pages {case.name}")
-    return [_pages_of(case.make(chance, size)[0]) for _ in range(repeats)]
-
-
-def _pages_of(text: str) -> int:
-    total = 0
-
-    def explain(execute: Any, statement: str, values: Any, many: bool, context: Any) -> Any:
-        nonlocal total
-        if statement.lstrip().startswith(("SELECT", "WITH")):
-            execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", values, many, context)
-            answer = context["cursor"].fetchone()[0]
-            plan = (orjson.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
-            total += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-        return execute(statement, values, many, context)
-
-    connection.ensure_connection()  # it asks for types of its own
-    with connection.execute_wrapper(explain):
-        _search(text)
-    return total
+    return [pages_read(partial(_search, case.make(chance, size)[0])) for _ in range(repeats)]
 
 
 # --- Walking while others insert
@@ -416,11 +395,7 @@ def _large_kernels(cluster: Cluster, data: bytes) -> dict[str, UUID]:
 def table(result: dict[str, Any]) -> str:
     """The result for people: every row that the project is held to, reached or not, then what lies behind it."""
     lines = [f"Search of the library, {' and '.join(f'{size:,}' for size in result['sizes'])} kernels of 8 tags", ""]
-    for row in result["targets"]:
-        value = "not measured" if row["value"] is None else f"{row['value']:,.2f}"
-        verdict = "reached" if row["reached"] else "SHORT"
-        held_to = f"{row['op']} {row['target']:,} {row['unit']}; n {row['n']}, spread {row['spread'] or 0:,.2f}"
-        lines.append(f"  {verdict:<8}{row['name']:<40}{value:>14}  ({held_to})")
+    lines += targets.lines(result["targets"])
     names = f"{'p50':>8}{'p95':>8}{'SQL p50':>10}{'SQL p95':>10}{'tags p50':>11}{'faster':>9}{'pages':>8}"
     head = f"  {'milliseconds':<26}{names}"
     for size, found in result["searches"].items():

@@ -1,8 +1,9 @@
 """The figures that the project is held to: ``targets.toml`` as rows, each printed whether reached or not."""
 
 import operator
+import statistics
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,18 @@ class Measurement:
     value: float
     n: int
     spread: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Measurement":
+        return cls(value=statistics.median(values), n=len(values), spread=spread(values))
+
+
+def spread(values: Sequence[float]) -> float:
+    """The interquartile range."""
+    if len(values) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(values, n=4)
+    return high - low
 
 
 def rows(area: str, measured: Mapping[str, Measurement]) -> list[dict[str, Any]]:
@@ -37,3 +50,15 @@ def _row(target: Mapping[str, Any], found: Measurement | None) -> dict[str, Any]
         "n": found.n if found else 0,
         "spread": found.spread if found else None,
     }
+
+
+def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """``rows`` for people: each, reached or not."""
+    return [_line(row) for row in rows]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    value = "not measured" if row["value"] is None else f"{row['value']:,.2f}"
+    verdict = "reached" if row["reached"] else "SHORT"
+    held_to = f"{row['op']} {row['target']:,} {row['unit']}; n {row['n']}, spread {row['spread'] or 0:,.2f}"
+    return f"  {verdict:<8}{row['name']:<40}{value:>14}  ({held_to})"
