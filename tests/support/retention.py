@@ -38,3 +38,15 @@ def approved_plan(of: RetentionPolicy | None = None) -> RetentionPlan:
 def planned(plan: RetentionPlan) -> set[Any]:
     """The ids of the kernels that a plan would retire."""
     return set(plan.items.values_list("kernel_id", flat=True))
+
+
+def retired(data: bytes | None = None, *, over: bool = True, **values: Any) -> Kernel:
+    """A kernel that was retired by hand; its time is ``over`` or not."""
+    row = services.retire_kernel(kernel=kernel(data=data, **values), reason="old", actor=SYSTEM)
+    if over:
+        Kernel.objects.filter(pk=row.pk).update(purge_after=timezone.now() - timedelta(seconds=1))
+    return Kernel.objects.get(pk=row.pk)
+
+
+def state_of(row: Kernel) -> str:
+    return Kernel.objects.values_list("state", flat=True).get(pk=row.pk)
