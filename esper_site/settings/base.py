@@ -252,6 +252,28 @@ ORPHAN_SCAN_SECONDS = env.float("ESPER_ORPHAN_SCAN_SECONDS", 5.0)
 COMPILE_PATIENCE_SECONDS = env.float("ESPER_COMPILE_PATIENCE_SECONDS", 600.0)
 TORCH_THREADS = env.int("ESPER_TORCH_THREADS", 1)
 
+# --- The kernel cache: docs/cache.md. apps.kernels.cache.config checks the values.
+KERNEL_CACHE: dict[str, Any] = {
+    "l1_bytes": env.int("ESPER_CACHE_L1_BYTES", 128 << 20),
+    "policy": env.str("ESPER_CACHE_POLICY", "cost-aware"),
+    "l2_url": env.str("ESPER_CACHE_L2_URL", REDIS_URL),
+    "l2_cluster": env.bool("ESPER_CACHE_L2_CLUSTER", False),
+    "l2_ttl": env.float("ESPER_CACHE_L2_TTL", 86_400.0),
+    "l2_timeout_ms": env.float("ESPER_CACHE_L2_TIMEOUT_MS", 50.0),
+    "l2_ms_per_mib": env.float("ESPER_CACHE_L2_MS_PER_MIB", 20.0),
+    "l2_largest": env.int("ESPER_CACHE_L2_LARGEST", 32 << 20),
+    "write": env.str("ESPER_CACHE_WRITE", "through"),
+    "copies": env.bool("ESPER_CACHE_COPIES", True),
+    "half_life": env.float("ESPER_CACHE_HALF_LIFE", 3_600.0),
+    "hot_reads": env.float("ESPER_CACHE_HOT_READS", 4.0),
+    "cold_after_days": env.float("ESPER_CACHE_COLD_AFTER_DAYS", 90.0),
+    "warm_share": env.float("ESPER_CACHE_WARM_SHARE", 0.8),
+    "warm_bytes_per_second": env.int("ESPER_CACHE_WARM_BYTES_PER_SECOND", 64 << 20),
+    "absent_ttl": env.float("ESPER_CACHE_ABSENT_TTL", 5.0),
+    "lease": env.float("ESPER_CACHE_LEASE", 5.0),
+    "binding_ttl": env.float("ESPER_CACHE_BINDING_TTL", 30.0),
+}
+
 # --- Audit: what signs checkpoints (apps.audit.keys). Without a key here, one is made in the data folder.
 AUDIT_KEY = env.str("ESPER_AUDIT_KEY", "")
 AUDIT_KEY_PREVIOUS = env.str("ESPER_AUDIT_KEY_PREVIOUS", "")
