@@ -1,4 +1,5 @@
-"""Life cycles of a kernel (only a VALIDATED kernel ever reaches a run) and of a plan to retire some."""
+"""Life cycles of a kernel (only a VALIDATED kernel ever reaches a run), of a plan to retire some, and of one to move
+bytes."""
 
 from enum import StrEnum
 
@@ -61,5 +62,26 @@ PLAN_LIFECYCLE = Lifecycle.of(
         (PlanState.APPROVED, PlanState.APPLIED),
         (PlanState.PLANNED, PlanState.DISCARDED),
         (PlanState.APPROVED, PlanState.DISCARDED),
+    ],
+)
+
+
+class CachePlanState(StrEnum):
+    PLANNED = "PLANNED"
+    APPLYING = "APPLYING"
+    APPLIED = "APPLIED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+CACHE_PLAN_LIFECYCLE = Lifecycle.of(
+    "cache plan",
+    initial=[CachePlanState.PLANNED],
+    transitions=[
+        (CachePlanState.PLANNED, CachePlanState.APPLYING),
+        (CachePlanState.PLANNED, CachePlanState.CANCELLED),
+        (CachePlanState.APPLYING, CachePlanState.APPLIED),
+        (CachePlanState.APPLYING, CachePlanState.FAILED),
+        (CachePlanState.APPLYING, CachePlanState.CANCELLED),
     ],
 )

@@ -25,6 +25,8 @@ from apps.core.actors import SYSTEM, Actor, ActorKind
 from apps.core.lineage import LineageKind
 from apps.kernels.models import (
     AliasPeriod,
+    CachePlan,
+    CachePlanKind,
     FieldReport,
     Kernel,
     KernelAlias,
@@ -106,6 +108,12 @@ def make_item() -> RetentionItem:
     return RetentionItem.objects.create(plan=make_plan(), kernel=kernel, row_version=1, reason="old", bytes=1)
 
 
+def make_cache_plan() -> CachePlan:
+    return CachePlan.objects.create(
+        kind=CachePlanKind.WARM, expires_at=timezone.now() + timedelta(days=1), workspace=factories.workspace()
+    )
+
+
 MAKERS: dict[type[Model], Callable[[], Any]] = {
     User: factories.UserFactory,
     ApiToken: factories.TokenFactory,
@@ -120,6 +128,7 @@ MAKERS: dict[type[Model], Callable[[], Any]] = {
     TagKey: lambda: TagKey.objects.create(name="arch", type=TagType.TEXT, workspace=factories.workspace()),
     RetentionPolicy: make_policy,
     RetentionPlan: make_plan,
+    CachePlan: make_cache_plan,
     RetentionItem: make_item,
     Checkpoint: factories.CheckpointFactory,
     TrainingRun: factories.RunFactory,
@@ -143,6 +152,7 @@ CHANGES: dict[type[Model], tuple[str, str]] = {
     TagKey: ("type", "'number'"),
     RetentionPolicy: ("max_share", "1"),
     RetentionPlan: ("byte_count", "byte_count + 1"),
+    CachePlan: ("problem", "'forged'"),
     RetentionItem: ("outcome", "'retired'"),
     Checkpoint: ("pinned", "NOT pinned"),
     TrainingRun: ("name", "'renamed'"),

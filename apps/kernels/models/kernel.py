@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import pgtrigger
 from django.contrib.postgres.indexes import GinIndex
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
@@ -31,6 +32,20 @@ class Pipeline(models.TextChoices):
     FAST = "fast", "fast: each check once"
     STANDARD = "standard", "standard: more repetitions"
     AGGRESSIVE = "aggressive", "aggressive: more repetitions, then variants of memory format and dtype"
+
+
+TELL_PROCESSES = pgtrigger.Trigger(
+    name="tell_processes",
+    when=pgtrigger.After,
+    operation=pgtrigger.UpdateOf("state", "digest", "size", "name"),
+    condition=pgtrigger.AnyChange("state", "digest", "size", "name"),
+    func="""
+        INSERT INTO kernels_cacheoutbox (kind, key, created_at, due_at, attempts, error)
+        VALUES ('changed', NEW.id::text, now(), now(), 0, '');
+        RETURN NULL;
+    """,
+)
+"""Whoever changes what downloads go by, also by SQL, owes it to the processes that remember it (``cache.bindings``)."""
 
 
 class Kernel(WorkspaceOwned):
@@ -108,7 +123,7 @@ class Kernel(WorkspaceOwned):
             models.Index(fields=["created_at"], name="kernel_created"),
             models.Index(fields=["purge_after"], name="kernel_purge", condition=Q(state=KernelState.RETIRED)),
         ]
-        triggers = KERNEL_LIFECYCLE.triggers()
+        triggers = [*KERNEL_LIFECYCLE.triggers(), TELL_PROCESSES]
 
     def __str__(self) -> str:
         return self.name
