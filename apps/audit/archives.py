@@ -12,6 +12,7 @@ import orjson
 from django.core.files.storage import storages
 
 from apps.audit.models import AuditArchive
+from apps.core.objects import opened
 
 NAME = "audit/archive/{partition}.jsonl.gz"
 BLOCK = 1 << 20
@@ -40,8 +41,8 @@ def archived_events(archive: AuditArchive) -> Iterator[dict[str, Any]]:
 
 def sha256_of(name: str) -> str:
     """The digest of a stored file, read in blocks. Raises one of STORAGE_FAULTS."""
-    with storages["default"].open(name, "rb") as file:
-        return sha256_of_file(cast("IO[bytes]", file))
+    with opened(storages["default"], name) as file:
+        return sha256_of_file(file)
 
 
 def sha256_of_file(file: IO[bytes]) -> str:

@@ -26,7 +26,7 @@ from apps.checkpoints.models import Checkpoint
 from apps.core.actors import SYSTEM, Actor
 from apps.core.errors import Unavailable
 from apps.core.ids import new_id
-from apps.core.objects import STORAGE_FAULTS, get, put
+from apps.core.objects import STORAGE_FAULTS, delete, get, put
 
 log = structlog.get_logger(__name__)
 
@@ -175,7 +175,7 @@ def expire_abandoned(*, actor: Actor = SYSTEM) -> int:
 
 def _delete_files(checkpoint: Checkpoint) -> None:
     for suffix in (".safetensors", ".json"):
-        _storage().delete(f"{checkpoint.name}{suffix}")
+        delete(_storage(), f"{checkpoint.name}{suffix}")
 
 
 def _move(

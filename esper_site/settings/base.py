@@ -13,6 +13,8 @@ from environs import Env
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from esper_site.settings import object_storage
+
 env = Env()
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
@@ -127,18 +129,15 @@ SESSION_ENGINE = "django.contrib.sessions.backends.db"
 MEDIA_ROOT = ESPER_HOME / "objects"
 S3_BUCKET = env.str("ESPER_S3_BUCKET", "")
 OBJECT_STORAGE = (
-    {
-        "BACKEND": "storages.backends.s3.S3Storage",
-        "OPTIONS": {
-            "bucket_name": S3_BUCKET,
-            "endpoint_url": env.str("ESPER_S3_ENDPOINT", "") or None,
-            "file_overwrite": False,
-            "querystring_auth": True,
-            "max_memory_size": 8 * 1024 * 1024,  # a larger object that is read lies on the disk meanwhile
-        },
-    }
+    object_storage.bucket(
+        S3_BUCKET,
+        endpoint=env.str("ESPER_S3_ENDPOINT", ""),
+        connect_seconds=env.float("ESPER_S3_CONNECT_SECONDS", 2.0),
+        read_seconds=env.float("ESPER_S3_READ_SECONDS", 5.0),
+        attempts=env.int("ESPER_S3_ATTEMPTS", 2),
+    )
     if S3_BUCKET
-    else {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(MEDIA_ROOT)}}
+    else object_storage.folder(MEDIA_ROOT)
 )
 STORAGES = {
     "default": OBJECT_STORAGE,

@@ -16,7 +16,7 @@ from apps.audit.models import AuditArchive, AuditEvent, AuditLeaf
 from apps.audit.proofs import exported
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, NotFound, Unavailable
-from apps.core.objects import STORAGE_FAULTS, put
+from apps.core.objects import STORAGE_FAULTS, delete, exists, put
 
 PARENT = AuditEvent._meta.db_table
 CHUNK = 2_000
@@ -118,8 +118,8 @@ def _store(partition: str, name: str) -> tuple[str, int, int]:
         events = archives.write_events(_events_of(partition), file)
         size = file.tell()
         file.seek(0)
-        if storage.exists(name):
-            storage.delete(name)
+        if exists(storage, name):
+            delete(storage, name)
         put(storage, name, file)
         file.seek(0)
         digest = archives.sha256_of_file(file)

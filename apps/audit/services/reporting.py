@@ -31,7 +31,7 @@ from apps.audit.transitions import move
 from apps.audit.watched import image
 from apps.core.actors import WORKER, Actor
 from apps.core.errors import Conflict, Invalid
-from apps.core.objects import STORAGE_FAULTS, put
+from apps.core.objects import STORAGE_FAULTS, delete, exists, put
 from apps.core.queue import enqueue_after_commit
 
 WRITE_TASK = "apps.audit.tasks.write_report"
@@ -168,10 +168,10 @@ def _size(report: AuditReport) -> int:
 def _store(report: AuditReport, file: IO[bytes], written: Written) -> str:
     """Put the answer into the object storage. What an interrupted writer left there is replaced, unless it is whole."""
     storage, name = storages["default"], NAME.format(id=report.pk)
-    if storage.exists(name):
+    if exists(storage, name):
         if archives.sha256_of(name) == written.sha256:
             return name
-        storage.delete(name)
+        delete(storage, name)
     file.seek(0)
     put(storage, name, file)
     return name

@@ -9,7 +9,7 @@ from apps.audit.models import AuditCheckpoint, AuditKey
 from apps.audit.services.sealing import COPIES, copy_name
 from apps.audit.verification.findings import Outcome
 from apps.audit.verifier import Checkpoint, Frontier, Verifier, Wrong, open_checkpoint, open_note
-from apps.core.objects import STORAGE_FAULTS, get
+from apps.core.objects import STORAGE_FAULTS, get, listed
 
 BATCH = 1_000
 KEY = "key "
@@ -184,9 +184,7 @@ def _keys_in(said: Checkpoint) -> list[Verifier]:
 
 def _names_in(folder: str, outcome: Outcome) -> set[str]:
     try:
-        return set(storages["default"].listdir(folder)[1])
-    except FileNotFoundError:
-        return set()
+        return set(listed(storages["default"], folder)[1])
     except STORAGE_FAULTS as error:
         outcome.unchecked.append(f"the notes in {folder}: {error}")
         return set()
@@ -194,9 +192,7 @@ def _names_in(folder: str, outcome: Outcome) -> set[str]:
 
 def _folders(outcome: Outcome) -> list[str]:
     try:
-        return [name for name in storages["default"].listdir(COPIES)[0] if name.isdigit()]
-    except FileNotFoundError:
-        return []
+        return [name for name in listed(storages["default"], COPIES)[0] if name.isdigit()]
     except STORAGE_FAULTS as error:
         outcome.unchecked.append(f"the notes in {COPIES}: {error}")
         return []
