@@ -87,7 +87,7 @@ class _Publisher:
         )
 
 
-_publisher = _Publisher()
+_publisher: _Publisher
 
 
 def publish() -> bool:
@@ -185,9 +185,10 @@ def _silent(error: Exception) -> Unavailable:
 
 
 def _start_anew() -> None:
-    """In a forked child: it is a process of its own, which has counted nothing."""
-    global _publisher  # noqa: PLW0603 - its lock may be held by a thread that the child does not have
+    """At the start, and in a forked child: it has counted nothing, and a thread that it lacks may hold the lock."""
+    global _publisher  # noqa: PLW0603
     _publisher = _Publisher()
 
 
+_start_anew()
 os.register_at_fork(after_in_child=_start_anew)
