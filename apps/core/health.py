@@ -21,7 +21,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.api import ApiView
-from apps.core.errors import FieldError
+from apps.core.errors import FieldError, Unavailable
 from apps.core.permissions import HasScope
 from apps.core.problems import Problem
 from apps.core.readiness import CACHE_SECONDS, readiness
@@ -83,7 +83,7 @@ class EveryCollector:
         for name, collect in registry.collectors.items():
             try:
                 families = list(collect())
-            except (DatabaseError, InterfaceError, RedisError):
+            except (DatabaseError, InterfaceError, RedisError, Unavailable):
                 up.add_metric([name], 0)
             else:
                 up.add_metric([name], 1)

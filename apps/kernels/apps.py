@@ -6,3 +6,4 @@ class KernelsConfig(AppConfig):
 
     def ready(self) -> None:
         from apps.kernels import metrics  # noqa: F401 - registers its collectors
+        from apps.kernels.cache import metrics as cache_metrics  # noqa: F401 - so does this
