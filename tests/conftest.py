@@ -5,6 +5,7 @@ from hypothesis import settings
 
 from tests.support import databases, tools
 from tests.support.databases import _empty_redis, committed_db, django_db_setup, servers
+from tests.support.objects import either_storage, folder_storage, s3_client, s3_server, s3_storage
 from tests.support.programs import live_site, start_program, worker
 from tests.support.tools import pytest_terminal_summary
 from tests.support.up import home, prepared_home
@@ -13,10 +14,15 @@ __all__ = [
     "_empty_redis",
     "committed_db",
     "django_db_setup",
+    "either_storage",
+    "folder_storage",
     "home",
     "live_site",
     "prepared_home",
     "pytest_terminal_summary",
+    "s3_client",
+    "s3_server",
+    "s3_storage",
     "servers",
     "start_program",
     "worker",
