@@ -168,22 +168,48 @@ def test_what_redis_took_without_an_answer_is_not_counted_again(monkeypatch: pyt
 
 
 def test_what_a_frozen_redis_works_off_later_is_counted_once(broker: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    hit_and_publish(1)
-    multi = Pipeline.multi
+    hit(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Pipeline, "multi", freezing(broker, Pipeline.multi))
+        assert not fleet.publish()
 
-    def freeze_before_the_commands_arrive(pipeline: Any) -> None:
+    broker.mend()  # the commands that nobody waits for go on beside those of the next attempt
+
+    wait_until(fleet.publish, seconds=10)
+    assert hits() == 1
+
+
+def test_commands_that_arrive_after_those_of_the_next_attempt_do_nothing(
+    broker: Proxy, servers: Servers, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hit(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Pipeline, "multi", freezing(broker, Pipeline.multi))
+        assert not fleet.publish()
+    direct = {**settings.CACHES["throttle"], "LOCATION": servers.stack.environment["BROKER_URL"]}
+    settings.CACHES = {**settings.CACHES, "throttle": direct}
+    assert fleet.publish()
+
+    attempts = transactions()
+    broker.mend()
+
+    wait_until(lambda: transactions() > attempts, seconds=10)
+    assert hits() == 1
+
+
+def transactions() -> int:
+    """How many the server has been asked to execute."""
+    return int(get_redis_connection("throttle").info("commandstats")["cmdstat_exec"]["calls"])
+
+
+def freezing(broker: Proxy, multi: Callable[..., None]) -> Callable[..., None]:
+    """What is sent after the batch's number was read arrives only when the proxy is mended."""
+
+    def freeze(pipeline: Any) -> None:
         broker.freeze()
         multi(pipeline)
 
-    for _ in range(10):
-        hit(1)
-        with monkeypatch.context() as patched:
-            patched.setattr(Pipeline, "multi", freeze_before_the_commands_arrive)
-            assert not fleet.publish()
-        broker.mend()  # the commands that nobody waits for reach the server beside those of the next attempt
-        wait_until(fleet.publish, seconds=10)
-
-    assert hits() == 11
+    return freeze
 
 
 def losing_the_answer(execute: Callable[..., Any]) -> Callable[..., Any]:
