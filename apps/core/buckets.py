@@ -31,30 +31,39 @@ def opened(storage: Any, name: str, *, byte_range: tuple[int, int] | None = None
             raise EOFError from error
         raise
     with closing(answer["Body"]) as body:
+        length = _length(answer, name)
         if byte_range is not None:
-            _require_range(answer, *byte_range)
+            _require_range(answer, length, *byte_range)
         yield cast("IO[bytes]", body)
 
 
-def _require_range(answer: dict[str, Any], start: int, stop: int) -> None:
+def _require_range(answer: dict[str, Any], length: int, start: int, stop: int) -> None:
     """Raises EOFError: the object is shorter. OSError: these are other bytes than were asked for."""
     given = answer.get("ContentRange", "")
-    if not given.startswith(f"bytes {start}-"):
+    if not given.startswith(f"bytes {start}-") or length > stop - start:
         raise OSError(f"bytes {start} to {stop} were asked for, and {given or 'the whole object'} was given")
-    if answer["ContentLength"] < stop - start:
+    if length < stop - start:
         raise EOFError
 
 
 def size(storage: Any, name: str) -> int:
-    """Bytes of the object. Raises FileNotFoundError or botocore's errors."""
+    """Bytes of the object. Raises FileNotFoundError, OSError or botocore's errors."""
     try:
-        return int(_client(storage).head_object(**_place(storage, name))["ContentLength"])
+        answer = _client(storage).head_object(**_place(storage, name))
     except ClientError as error:
         # The answer to HEAD has no body that says whether the object or its bucket is not there.
         if _status(error) != 404:
             raise
         _client(storage).head_bucket(Bucket=storage.bucket_name)
         raise FileNotFoundError(f"there is no object {name}") from error
+    return _length(answer, name)
+
+
+def _length(answer: dict[str, Any], name: str) -> int:
+    """Raises OSError: it is not said. A connection that ends in the headers looks like an empty object."""
+    if "ContentLength" not in answer:
+        raise OSError(f"the answer does not say how long {name} is")
+    return int(answer["ContentLength"])
 
 
 def delete(storage: Any, name: str) -> None:

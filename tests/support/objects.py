@@ -15,9 +15,7 @@ import pytest
 from esper_site.settings import object_storage as settings_of
 from tests.support.proxy import Proxy, proxy_to
 
-CREDENTIALS = {"access_key": "test", "secret_key": "test", "region_name": "us-east-1"}
-READ_SECONDS = 0.5
-"""How long one attempt waits for the bucket of a test, which makes two."""
+CREDENTIALS: dict[str, Any] = {"access_key": "test", "secret_key": "test", "region_name": "us-east-1"}
 # The server ends with the process that started it, however that ends: its input is closed then.
 SERVER = """
 import sys
@@ -84,6 +82,11 @@ class Bucket:
     settings: Any
     kind: str = "s3"
 
+    def be_patient_for(self, seconds: float) -> None:
+        """How long one of the two attempts waits."""
+        endpoint = f"http://127.0.0.1:{self.proxy.port}"
+        use(self.settings, s3(self.bucket.name, endpoint, connect_seconds=seconds, read_seconds=seconds))
+
     def plant(self, name: str, data: bytes) -> None:
         self.bucket.put_object(Key=name, Body=data)
 
@@ -100,11 +103,9 @@ class Bucket:
             self.settings.STORAGES = kept
 
 
-def s3(name: str, endpoint: str) -> dict[str, Any]:
-    """The bucket as a deployment's settings make it, with less patience."""
-    return settings_of.bucket(
-        name, endpoint=endpoint, connect_seconds=READ_SECONDS, read_seconds=READ_SECONDS, attempts=2, **CREDENTIALS
-    )
+def s3(name: str, endpoint: str, **patience: float) -> dict[str, Any]:
+    """The bucket as a deployment's settings make it."""
+    return settings_of.bucket(name, endpoint=endpoint, **CREDENTIALS, **patience)
 
 
 def use(settings: Any, storage: dict[str, Any]) -> None:
