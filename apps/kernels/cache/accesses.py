@@ -34,7 +34,7 @@ from apps.kernels.models import AccessBatch, BlobAccess
 
 REMEMBERED = 10_000
 """Digests of which a process knows when it last read them."""
-MOST_UNPUBLISHED = 100_000
+MOST_UNPUBLISHED = 10_000
 """Digests that a process counts while Redis is away; reads of others are not counted then."""
 READS = "esper:cache:reads"
 BATCHES = f"{READS}:batches"

@@ -47,7 +47,7 @@ def counted() -> Iterable[Metric]:
 
 
 def latency(total: Snapshot) -> HistogramMetricFamily:
-    """How long the hits of each tier took."""
+    """How long the reads that each tier answered took."""
     family = HistogramMetricFamily(
         "esper_cache_latency_seconds", "Seconds in which a tier answered a read.", labels=["tier"]
     )

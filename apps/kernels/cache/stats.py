@@ -1,7 +1,7 @@
 """What the cache did in this process: counters and latencies by tier and size class. ``fleet`` sums up all processes.
 
-    stats.count(TierName.L1, "misses", size=blob_size)
-    stats.observe(TierName.L2, size=blob_size, seconds=taken, bytes=len(segment.data))     # a hit
+    stats.count(TierName.L1, "hits", size=blob_size)
+    stats.observe(TierName.L1, size=blob_size, seconds=taken, bytes=len(segment.data))
     stats.process().hit_rate(TierName.L1)
 
 Each thread counts in a dictionary of its own, so counting needs no lock and loses nothing; who reads adds them up.
@@ -19,7 +19,8 @@ from apps.kernels.cache.segments import TierName
 from apps.kernels.models.blobs import MAX_KERNEL_BYTES
 
 What = Literal[
-    "misses",  # the tier was asked, and did not have it
+    "hits",  # the tier had it
+    "misses",  # it was asked, and did not
     "fills",  # copies that it took
     "refused",  # copies that it did not take
     "evictions",  # left it for others, or because they were too old
@@ -30,10 +31,10 @@ What = Literal[
     "corrupt",  # was not what had been put there
     "errors",  # did not answer, or not in time
 ]
-COUNTERS: tuple[str, ...] = ("hits", "bytes", *get_args(What))
-"""``observe`` counts the hits of a tier and the bytes that it gave out; ``count`` the rest."""
+COUNTERS: tuple[str, ...] = ("bytes", *get_args(What))
+"""``observe`` counts the bytes that a tier gave out, ``count`` the rest."""
 NANOSECONDS = "ns"
-"""The counter of the time that all hits took together."""
+"""The counter of the time that all observed reads took together."""
 
 SIZE_LIMITS = (64 << 10, 512 << 10, 4 << 20, 16 << 20, MAX_KERNEL_BYTES)
 """Bytes of the largest blob of each size class."""
@@ -92,11 +93,11 @@ class Snapshot:
         return sum(self.total("hits", tier, size_class) for tier in tiers) / answered if answered else None
 
     def seconds(self, tier: str | None = None, size_class: int | None = None) -> float:
-        """How long the hits took together."""
+        """How long the observed reads took together."""
         return self.total(NANOSECONDS, tier, size_class) / 1e9
 
     def buckets(self, tier: str | None = None, size_class: int | None = None) -> list[int]:
-        """How many hits each latency bucket has, in the order of BOUNDS, then those that took longer."""
+        """How many reads each latency bucket has, in the order of BOUNDS, then those that took longer."""
         found = [0] * (len(BOUNDS) + 1)
         for (its_tier, its_class, what), count in self.counts.items():
             if isinstance(what, int) and tier in (None, its_tier) and size_class in (None, its_class):
@@ -104,9 +105,9 @@ class Snapshot:
         return found
 
     def percentile(self, share: float, tier: str | None = None, size_class: int | None = None) -> float | None:
-        """Seconds within which ``share`` (0 to 1) of the hits were answered, interpolated in its bucket.
+        """Seconds within which ``share`` (0 to 1) of the reads were answered, interpolated in its bucket.
 
-        None: there were none. Of those that took more than 10 s it is only known that they did: 10 s.
+        None: no read was observed. Of those that took more than 10 s it is only known that they did: 10 s.
         """
         buckets = self.buckets(tier, size_class)
         rank = share * sum(buckets)
@@ -133,10 +134,9 @@ def count(tier: TierName, what: What, *, size: int | None, n: int = 1) -> None:
 
 
 def observe(tier: TierName, *, size: int | None, seconds: float, bytes: int) -> None:
-    """A hit: ``tier`` had it, gave out ``bytes`` and took ``seconds``. ``size`` as in ``count``."""
+    """A read that ``tier`` answered with ``bytes`` took ``seconds``. ``size`` as in ``count``."""
     own = _own()
     size_class = size_class_of(size)
-    own[tier, size_class, "hits"] += 1
     own[tier, size_class, "bytes"] += bytes
     own[tier, size_class, NANOSECONDS] += round(seconds * 1e9)
     own[tier, size_class, bisect_left(BOUNDS, seconds)] += 1

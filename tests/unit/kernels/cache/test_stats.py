@@ -120,11 +120,11 @@ def test_what_is_out_of_range_is_in_the_first_or_the_last_bucket(seconds: float,
 # --- Counting
 
 
-def test_a_hit_is_counted_with_its_bytes_its_time_and_the_class_of_the_blob() -> None:
+def test_a_read_is_observed_with_its_bytes_its_time_and_the_class_of_the_blob() -> None:
     counts = counted_by(lambda: stats.observe(TierName.L3, size=5 * MIB, seconds=0.25, bytes=4 * MIB))
 
-    assert counts.total("hits", "l3", SIZE_CLASSES.index("16MiB")) == 1
-    assert counts.total("bytes") == 4 * MIB
+    assert counts.total("bytes", "l3", SIZE_CLASSES.index("16MiB")) == counts.total("bytes") == 4 * MIB
+    assert sum(counts.buckets("l3", SIZE_CLASSES.index("16MiB"))) == sum(counts.buckets()) == 1
     assert counts.seconds("l3") == 0.25
     assert counts.percentile(0.5, "l3") == pytest.approx(0.25, rel=0.21)
 
