@@ -8,8 +8,8 @@ from django_filters import rest_framework as filters
 from apps.blueprints.spec import OPERATORS
 from apps.core.filters import any_of
 from apps.core.ids import parse_id
-from apps.kernels.lifecycle import KernelState, PlanState
-from apps.kernels.models import FieldReport, Kernel, RetentionPlan
+from apps.kernels.lifecycle import CachePlanState, KernelState, PlanState
+from apps.kernels.models import CachePlan, CachePlanKind, FieldReport, Kernel, RetentionPlan
 
 
 class KernelFilter(filters.FilterSet):
@@ -47,4 +47,13 @@ class PlanFilter(filters.FilterSet):
 
     class Meta:
         model = RetentionPlan
+        fields: list[str] = []
+
+
+class CachePlanFilter(filters.FilterSet):
+    kind = any_of(CachePlanKind)
+    state = any_of(CachePlanState)
+
+    class Meta:
+        model = CachePlan
         fields: list[str] = []

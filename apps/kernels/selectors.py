@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Avg, Count, Max, Min, Q, QuerySet
+from django.db.models import Avg, Count, F, Func, IntegerField, Max, Min, Q, QuerySet
 
 from apps.blueprints.models import Blueprint
 from apps.core.errors import NotFound
@@ -13,6 +13,7 @@ from apps.core.lineage import Family, family
 from apps.kernels.lifecycle import DOWNLOADABLE, ENDED, KernelState
 from apps.kernels.models import (
     AliasPeriod,
+    CachePlan,
     FieldReport,
     Kernel,
     KernelAlias,
@@ -117,6 +118,12 @@ def family_of_kernel(kernel: Kernel, depth: int) -> Family:
     """What a kernel came from and what came from it. Four queries, whatever the number of relatives."""
     rows = kernels().defer("report", "metrics", "blueprint_version__spec")
     return family(KernelLineage, [kernel.pk], rows, depth=depth)
+
+
+def cache_plans() -> QuerySet[CachePlan]:
+    """Plans with ``move_count``, without the moves themselves and what they were made from: those are large."""
+    moves = Func(F("moves"), function="jsonb_array_length", output_field=IntegerField())
+    return CachePlan.objects.annotate(move_count=moves).defer("moves", "facts")
 
 
 def retention_plans() -> QuerySet[RetentionPlan]:

@@ -135,6 +135,11 @@ def processes() -> list[Process]:
     return sorted((Process(**json.loads(text)) for text in told if text), key=lambda process: process.name)
 
 
+def this_process() -> Process:
+    """This process, as it would tell the fleet now."""
+    return _publisher.describe()
+
+
 def _write(pipeline: Any, batch: tuple[float, Snapshot]) -> None:
     """The commands that add a batch to the total and to the minute and hour in which it was taken."""
     taken_at, new = batch
