@@ -63,6 +63,12 @@ class Valkey:
         except redis.RedisError:
             return False
 
+    def cluster_info(self) -> dict[str, str]:
+        """What this node knows of its cluster."""
+        with self.client as client:
+            info: dict[str, str] = client.execute_command("CLUSTER INFO")
+        return info
+
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
 
@@ -102,16 +108,13 @@ def running_cluster() -> Iterator[list[Valkey]]:
                 client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
                 if number:
                     client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port)
-        wait_until(lambda: all(_is_whole(node) for node in nodes), seconds=15)
+        wait_until(lambda: all(_is_whole(node.cluster_info()) for node in nodes), seconds=15)
         yield nodes
 
 
-def _is_whole(node: Valkey) -> bool:
-    """Does it know of all three, and that they have all slots?"""
-    with node.client as client:
-        known = client.execute_command("CLUSTER INFO")
-        known = known if isinstance(known, dict) else dict(line.split(":") for line in known.decode().split())
-    return (known["cluster_state"], known["cluster_known_nodes"], known["cluster_size"]) == ("ok", "3", "3")
+def _is_whole(info: dict[str, str]) -> bool:
+    """Does the node know of all three, and that they have all slots?"""
+    return (info["cluster_state"], info["cluster_known_nodes"], info["cluster_size"]) == ("ok", "3", "3")
 
 
 @contextmanager
