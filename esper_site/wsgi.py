@@ -7,6 +7,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "esper_site.settings.dev")
 
 application = get_wsgi_application()
 
+from apps.kernels.cache import process  # noqa: E402 - needs the settings
+
+process.start()
+
 # What is loaded by now lives as long as the process: the collector need not look at it again with every request.
 gc.collect()
 gc.freeze()

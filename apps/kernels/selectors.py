@@ -139,8 +139,3 @@ def blob_for_reuse(digest: str, workspace_id: Any, *, lock: bool = False) -> Ker
     blob = (blobs.select_for_update() if lock else blobs).first()
     owners = Kernel.objects.filter(workspace_id=workspace_id, digest=digest, state__in=DOWNLOADABLE)
     return blob if blob is not None and owners.exists() else None
-
-
-def tier_of(digest: str) -> str:
-    """Where the bytes are read from: "l3" the database, "l4" the object storage."""
-    return "l3" if KernelBlob.objects.filter(pk=digest, in_database=True).exists() else "l4"

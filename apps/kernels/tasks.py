@@ -1,4 +1,4 @@
-"""Queue ``compile``: one kernel at a time, in a sandboxed subprocess of the worker. Queue default: retention."""
+"""Queue ``compile``: one kernel at a time, in a sandboxed subprocess of the worker. Queue default: retention, cache."""
 
 from contextlib import suppress
 from datetime import timedelta
@@ -13,9 +13,10 @@ from apps.core.actors import SYSTEM, WORKER, Actor, ActorKind
 from apps.core.errors import Conflict, InvalidTransition, ServiceError
 from apps.core.queue import enqueue
 from apps.kernels import services
-from apps.kernels.cache import mover
-from apps.kernels.lifecycle import KernelState, PlanState
-from apps.kernels.models import Kernel, RetentionPlan, RetentionPolicy
+from apps.kernels.cache import accesses, mover, planning, relay
+from apps.kernels.cache.segments import TierAway
+from apps.kernels.lifecycle import CachePlanState, KernelState, PlanState
+from apps.kernels.models import CachePlan, CachePlanKind, Kernel, RetentionPlan, RetentionPolicy
 from apps.kernels.retention.purging import due
 from apps.kernels.sandbox import InfrastructureFault
 from apps.kernels.selectors import PENDING
@@ -112,3 +113,60 @@ def purge_retired() -> None:
         except Conflict as error:  # protected or restored meanwhile
             log.info("kernel_not_purged", kernel=str(kernel.pk), reason=error.detail)
     mover.settle()
+
+
+# --- The cache
+
+
+@shared_task
+def relay_cache() -> None:
+    """Do what committed transactions owe to the other tiers."""
+    relay.drain()
+
+
+@shared_task
+def flush_accesses() -> None:
+    """Write the counts of reads that the processes published."""
+    accesses.flush()
+
+
+@shared_task
+def rebalance_cache() -> None:
+    """Move kernels to the storage tier that their reads ask for, by a plan that tells why."""
+    under_way = CachePlan.objects.filter(kind=CachePlanKind.OPTIMISE, state=CachePlanState.APPLYING)
+    if not under_way.exists() and planning.optimise():
+        _plan_and_apply(CachePlanKind.OPTIMISE)
+
+
+@shared_task
+def warm_cache() -> None:
+    """Put into L2 what it lacks of what is read most."""
+    under_way = CachePlan.objects.filter(kind=CachePlanKind.WARM, state=CachePlanState.APPLYING)
+    with suppress(TierAway):  # L2 comes back empty at worst: the next round fills it
+        if not under_way.exists() and planning.warm():
+            _plan_and_apply(CachePlanKind.WARM)
+
+
+def _plan_and_apply(kind: str) -> None:
+    plan = services.plan_cache(kind=kind, actor=SYSTEM, reason="by schedule")
+    services.apply_cache_plan(plan=plan, actor=SYSTEM, reason="by schedule")
+
+
+@shared_task
+def carry_out_cache_plan(plan_id: str) -> None:
+    plan = CachePlan.objects.filter(pk=plan_id, state=CachePlanState.APPLYING).first()
+    if plan is None:
+        log.info("cache_plan_over", plan=plan_id)
+        return
+    try:
+        services.carry_out_cache_plan(plan=plan, actor=WORKER)
+    except Conflict as error:
+        log.info("cache_plan_carried_out_elsewhere", plan=plan_id, reason=error.detail)
+
+
+@shared_task
+def continue_cache_plans() -> None:
+    """Plans whose worker died go on."""
+    stuck = CachePlan.objects.filter(state=CachePlanState.APPLYING, updated_at__lt=timezone.now() - STUCK)
+    for plan_id in stuck.values_list("pk", flat=True):
+        enqueue(services.CARRY_OUT_TASK, str(plan_id))

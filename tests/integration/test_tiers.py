@@ -212,11 +212,9 @@ class TestRefusals:
         data = content()
         kernel = moved(validated(data), COLD, commits)
         overwrite(kernel, data[:CHUNK_BYTES] + b"\0" + data[CHUNK_BYTES + 1 :])
-        pieces = KernelStore().stream(kernel.digest or "")
 
-        assert next(pieces) == data[:CHUNK_BYTES]
-        with pytest.raises(CorruptKernel, match="chunk 1 "):
-            next(pieces)
+        with pytest.raises(CorruptKernel):
+            KernelStore().stream(kernel.digest or "")
 
     def test_a_copy_that_was_damaged_keeps_the_bytes_in_the_database(self, commits: Any) -> None:
         kernel = validated(content())

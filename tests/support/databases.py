@@ -64,6 +64,16 @@ def _empty_redis(request: pytest.FixtureRequest) -> None:
     uses_database = "django_db_setup" in request.fixturenames or request.node.get_closest_marker("django_db")
     if uses_database:
         request.getfixturevalue("servers").empty_redis()
+        _forget_bytes()
+
+
+def _forget_bytes() -> None:
+    """This process knows nothing of the kernels of the test before: other databases have others."""
+    from apps.kernels.cache import accesses, bindings, tiers
+
+    tiers.tiers.cache_clear()
+    bindings.bindings.clear()
+    accesses.forget()
 
 
 def _point_django_at(name: str) -> None:

@@ -5,18 +5,16 @@ The bytes of a digest never change, so a client keeps them for ever and asks aga
 """
 
 import hashlib
-import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import chain
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 from uuid import UUID
 
 import structlog
 from django.db.models import QuerySet
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -33,7 +31,8 @@ from apps.core.problems import Problem
 from apps.core.ranges import ByteRange, Unsatisfiable, requested
 from apps.kernels import selectors, services
 from apps.kernels.api.serializers import BlobSerializer, ExistingBlob, KernelSerializer
-from apps.kernels.cache import CorruptKernel, KernelStore
+from apps.kernels.cache import Binding, CorruptKernel, KernelStore, Reading, TierName
+from apps.kernels.cache.bindings import bindings
 from apps.kernels.lifecycle import DOWNLOADABLE
 from apps.kernels.models import CHUNK_BYTES, MAX_KERNEL_BYTES, Kernel
 from apps.morphogenesis.artefact import MAX_HEADER_BYTES
@@ -64,13 +63,20 @@ class BinaryView(ApiView):
     def get_queryset(self) -> QuerySet[Kernel]:
         return selectors.kernels()
 
+    def binding(self, id: UUID) -> Binding:
+        """Whose bytes are asked for. Raises Http404."""
+        kernel = bindings.of(id)
+        if kernel is None:
+            raise Http404
+        return kernel
+
     @extend_schema(
         responses={(200, MEDIA_TYPE): OpenApiTypes.BINARY, (206, MEDIA_TYPE): OpenApiTypes.BINARY},
         parameters=[OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="one range of bytes")],
     )
     def get(self, request: Request, id: UUID) -> HttpResponseBase:
         """The bytes, whole or one range of them."""
-        kernel = _downloadable(self.get_object())
+        kernel = _downloadable(self.binding(id))
         headers = _headers(kernel)
         if not_modified(request, headers["ETag"]):
             return HttpResponse(status=304, headers=headers)
@@ -87,7 +93,7 @@ class BinaryView(ApiView):
         if part:
             headers["Content-Range"] = part.content_range
         if request.method == "HEAD":
-            _refuse_as_get(kernel)
+            headers["X-Esper-Cache-Tier"] = _located(kernel)
             return HttpResponse(headers=headers, content_type=MEDIA_TYPE)
         return _stream(kernel, part, headers)
 
@@ -154,11 +160,12 @@ class BlobView(ApiView):
         return Response(BlobSerializer(blob).data, headers={"ETag": f'"sha256:{blob.digest}"'})
 
 
-def _etag(kernel: Kernel) -> str:
+def _etag(kernel: Kernel | Binding) -> str:
     return f'"sha256:{kernel.digest}"'
 
 
-def _downloadable(kernel: Kernel) -> Kernel:
+def _downloadable(kernel: Binding) -> Binding:
+    """Raises NotFound, Conflict."""
     if kernel.digest is None:
         raise NotFound(f"the kernel is {kernel.state} and has no bytes yet", code="no_binary")
     if kernel.state not in DOWNLOADABLE:
@@ -166,19 +173,18 @@ def _downloadable(kernel: Kernel) -> Kernel:
     return kernel
 
 
-def _headers(kernel: Kernel) -> dict[str, str]:
+def _headers(kernel: Binding) -> dict[str, str]:
     digest = b64encode(bytes.fromhex(kernel.digest or "")).decode()
     return {
         "ETag": _etag(kernel),
         "Cache-Control": CACHE_CONTROL,
         "Accept-Ranges": "bytes",
         "Repr-Digest": f"sha-256=:{digest}:",  # RFC 9530: of the whole representation, also in a 206
-        "X-Esper-Cache-Tier": selectors.tier_of(kernel.digest or ""),
         "Content-Disposition": f'attachment; filename="{kernel.name}.safetensors"',
     }
 
 
-def _unsatisfiable(kernel: Kernel) -> HttpResponse:
+def _unsatisfiable(kernel: Binding) -> HttpResponse:
     return Problem(
         status=416,
         code="range",
@@ -187,38 +193,41 @@ def _unsatisfiable(kernel: Kernel) -> HttpResponse:
     ).response()
 
 
-def _stream(kernel: Kernel, part: ByteRange | None, headers: dict[str, str]) -> StreamingHttpResponse:
+def _stream(kernel: Binding, part: ByteRange | None, headers: dict[str, str]) -> StreamingHttpResponse:
     """The first piece is read before the status line goes out: a corrupt or silent store is still a proper problem."""
-    began = time.perf_counter()
-    pieces = _pieces(kernel, part)
-    first = next(pieces)
-    headers["Server-Timing"] = f"store;dur={(time.perf_counter() - began) * 1000:.1f}"
+    start, stop = (part.start, part.stop) if part else (0, None)
+    try:
+        reading = KernelStore().stream(kernel.digest or "", start, stop)
+    except (CorruptKernel, NotFound) as error:
+        raise _quarantined(kernel, error) from error
+    headers["X-Esper-Cache-Tier"] = reading.tier
+    headers["Server-Timing"] = ", ".join(f"{tier};dur={took * 1000:.3f}" for tier, took in reading.seconds.items())
     return StreamingHttpResponse(
-        chain([first], pieces), status=206 if part else 200, headers=headers, content_type=MEDIA_TYPE
+        _pieces(kernel, reading), status=206 if part else 200, headers=headers, content_type=MEDIA_TYPE
     )
 
 
-def _pieces(kernel: Kernel, part: ByteRange | None) -> Iterator[bytes]:
-    start, stop = (part.start, part.stop) if part else (0, None)
+def _pieces(kernel: Binding, reading: Reading) -> Iterator[bytes]:
     try:
-        yield from KernelStore().stream(kernel.digest or "", start, stop)
+        yield from reading
     except (CorruptKernel, NotFound) as error:
         raise _quarantined(kernel, error) from error
 
 
-def _refuse_as_get(kernel: Kernel) -> None:
-    """Raises Conflict: it is archived. Unavailable: its bytes are gone."""
+def _located(kernel: Binding) -> TierName:
+    """The tier that would answer. Raises Conflict: it is archived. Unavailable: its bytes are gone."""
     try:
-        KernelStore().stream(kernel.digest or "")  # nothing is read before the first piece
+        return KernelStore().locate(kernel.digest or "")
     except NotFound as error:
         raise _quarantined(kernel, error) from error
 
 
-def _quarantined(kernel: Kernel, error: Exception) -> Unavailable:
+def _quarantined(kernel: Binding, error: Exception) -> Unavailable:
     """What to answer for a kernel whose bytes are corrupt or gone, once it is out of use."""
-    log.error("kernel_corrupt", kernel=str(kernel.pk), digest=kernel.digest, reason=str(error))
+    log.error("kernel_corrupt", kernel=str(kernel.kernel_id), digest=kernel.digest, reason=str(error))
     with suppress(InvalidTransition):  # another download was faster
-        services.quarantine_kernel(kernel=kernel, reason=str(error), actor=SYSTEM)
+        row = Kernel.objects.get(pk=kernel.kernel_id)
+        services.quarantine_kernel(kernel=row, reason=str(error), actor=SYSTEM)
     return Unavailable("the stored bytes are corrupt or gone; the kernel was quarantined", code="corrupt_kernel")
 
 

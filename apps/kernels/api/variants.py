@@ -1,6 +1,6 @@
 """`/kernels/{id}/variants`: the kernel in other dtypes and memory formats, each with bytes of its own."""
 
-from typing import Any
+from dataclasses import replace
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -14,6 +14,7 @@ from apps.core.api import ListView
 from apps.core.errors import NotFound
 from apps.core.serializers import JSONObject
 from apps.kernels.api.binary import MEDIA_TYPE, BinaryView
+from apps.kernels.cache import Binding
 from apps.kernels.models import Kernel, KernelVariant
 
 
@@ -46,15 +47,14 @@ class VariantBinaryView(BinaryView):
     scopes = {"GET": "library:read"}
     http_method_names = ["get", "head"]
 
-    def get_object(self) -> Any:
-        """The kernel with the bytes of the variant in place of its own; for reading, never saved."""
-        kernel: Kernel = super().get_object()
-        variant = kernel.variants.filter(digest=self.kwargs["digest"]).first()
+    def binding(self, id: UUID) -> Binding:
+        """The kernel with the bytes of the variant in place of its own."""
+        kernel = super().binding(id)
+        variant = KernelVariant.objects.filter(kernel_id=id, digest=self.kwargs["digest"]).first()
         if variant is None:
             raise NotFound("the kernel has no variant with this digest")
-        kernel.digest, kernel.size = variant.digest, variant.size
-        kernel.name = f"{kernel.name}-{variant.dtype}-{variant.memory_format}"
-        return kernel
+        name = f"{kernel.name}-{variant.dtype}-{variant.memory_format}"
+        return replace(kernel, name=name, digest=variant.digest, size=variant.size)
 
     @extend_schema(
         responses={(200, MEDIA_TYPE): OpenApiTypes.BINARY, (206, MEDIA_TYPE): OpenApiTypes.BINARY},

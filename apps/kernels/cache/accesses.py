@@ -178,11 +178,11 @@ def _batch_key(name: str) -> str:
     return f"{READS}:{name}"
 
 
-def _start_anew() -> None:
-    """At the start, and in a forked child: it has read nothing, and a thread that it lacks may hold the lock."""
+def forget() -> None:
+    """Begin anew: in a forked child, which has read nothing, and where a thread that it lacks may hold the lock."""
     global _counted  # noqa: PLW0603
     _counted = _Counted()
 
 
-_start_anew()
-os.register_at_fork(after_in_child=_start_anew)
+forget()
+os.register_at_fork(after_in_child=forget)

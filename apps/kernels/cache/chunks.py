@@ -5,14 +5,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import psycopg
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 
-from apps.kernels.models import KernelChunk
+from apps.kernels.cache.breaker import Breaker
+from apps.kernels.cache.segments import SEGMENT_CHUNKS, CorruptSegment, Segment, TierAway, TierName
+from apps.kernels.models import CHUNK_BYTES, KernelBlob, KernelChunk
 
 ROUND = 8
 """Chunks per round trip: 4 MiB is what one reader holds."""
-TABLE = KernelChunk._meta.db_table
+TABLE, BLOBS = KernelChunk._meta.db_table, KernelBlob._meta.db_table
 READ = f'SELECT "index", sha256, data FROM {TABLE} WHERE digest = %s AND "index" >= %s AND "index" < %s ORDER BY 1'  # noqa: S608
+SEGMENT = (
+    f'SELECT b.size, b.archived_at IS NOT NULL, c."index", c.sha256, %s FROM {BLOBS} AS b '  # noqa: S608
+    f'LEFT JOIN {TABLE} AS c ON c.digest = b.digest AND c."index" >= %%s AND c."index" < %%s '
+    "WHERE b.digest = %%s AND b.freed_at IS NULL ORDER BY 3"
+)
 WRITE = (
     f'INSERT INTO {TABLE} (digest, "index", sha256, data) VALUES (%s, %s, %b, %b) '  # noqa: S608 - a name of our own
     'ON CONFLICT (digest, "index") DO UPDATE SET sha256 = EXCLUDED.sha256, data = EXCLUDED.data '
@@ -20,7 +27,7 @@ WRITE = (
 )
 
 
-class CorruptKernel(Exception):
+class CorruptKernel(CorruptSegment):
     """A stored chunk does not have its digest: these bytes must not be used."""
 
     def __init__(self, digest: str, index: int) -> None:
@@ -65,6 +72,86 @@ def _rows(digest: str, start: int, stop: int) -> list[tuple[int, bytes, bytes | 
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
         cursor.execute(READ, [digest, start, stop], binary=True)
         return cursor.fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What L3 knows of some chunks: ``data`` of a chunk is None where only L4 has it, or where it was not asked for."""
+
+    blob_size: int
+    has_copy: bool
+    """L4 has the blob too, or alone."""
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def digests(self) -> tuple[bytes, ...]:
+        return tuple(chunk.sha256 for chunk in self.chunks)
+
+
+def stored(digest: str, first: int, last: int, *, with_data: bool) -> Stored | None:
+    """Chunks ``[first, last)`` of a blob, as far as it goes, in one query; None: no such blob, or it ends before.
+
+    Raises:
+        CorruptKernel: one is missing. OperationalError, InterfaceError.
+    """
+    connection.ensure_connection()
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        statement = SEGMENT % ("CASE WHEN b.in_database THEN c.data END" if with_data else "NULL::bytea")
+        cursor.execute(statement.encode(), [first, last, digest], binary=True)
+        rows = cursor.fetchall()
+    if not rows or rows[0][0] <= first * CHUNK_BYTES:
+        return None
+    size, has_copy = rows[0][0], rows[0][1]
+    for number in range(first, min(last, -(-size // CHUNK_BYTES))):
+        if number - first >= len(rows) or rows[number - first][2] != number:
+            raise CorruptKernel(digest, number)
+    return Stored(size, has_copy, tuple(Chunk(*row[2:]) for row in rows))
+
+
+class DatabaseTier:
+    """L3, the truth."""
+
+    name = TierName.L3
+
+    def __init__(self, breaker: Breaker) -> None:
+        self.breaker = breaker
+
+    def get(self, digest: str, index: int) -> Segment | None:
+        """None also where only L4 has the bytes. Raises TierAway, CorruptKernel."""
+        return self.get_chunks(digest, index * SEGMENT_CHUNKS, (index + 1) * SEGMENT_CHUNKS)
+
+    def get_chunks(self, digest: str, first: int, last: int) -> Segment | None:
+        """As ``get``, but of chunks ``[first, last)``."""
+        found = self._stored(digest, first, last, with_data=True)
+        if found is None or any(chunk.data is None for chunk in found.chunks):
+            return None
+        data = b"".join(chunk.checked(digest, chunk.data or b"") for chunk in found.chunks)
+        is_named_so = found.blob_size > CHUNK_BYTES or found.digests[0].hex() == digest
+        if len(data) != min(last * CHUNK_BYTES, found.blob_size) - first * CHUNK_BYTES or not is_named_so:
+            raise CorruptKernel(digest, first)
+        return Segment(data, found.blob_size, found.digests)
+
+    def describe(self, digest: str, index: int) -> Stored | None:
+        """Segment ``index`` without its bytes. Raises TierAway, CorruptKernel."""
+        return self._stored(digest, index * SEGMENT_CHUNKS, (index + 1) * SEGMENT_CHUNKS, with_data=False)
+
+    def _stored(self, digest: str, first: int, last: int, *, with_data: bool) -> Stored | None:
+        """As ``stored``, with the breaker in front. Raises TierAway, CorruptKernel."""
+        if connection.in_atomic_block:  # a broken transaction is its owner's: the error has to reach it as it is
+            return stored(digest, first, last, with_data=with_data)
+        if not self.breaker.allows():
+            raise TierAway("the database did not answer lately")
+        try:
+            found = stored(digest, first, last, with_data=with_data)
+        except (OperationalError, InterfaceError) as error:
+            self.breaker.failed()
+            connection.close()  # the next one connects anew
+            raise TierAway(f"the database does not answer: {error}") from error
+        except BaseException:
+            self.breaker.succeeded()
+            raise
+        self.breaker.succeeded()
+        return found
 
 
 def write(digest: str, pieces: Iterable[bytes]) -> None:

@@ -14,23 +14,23 @@ the rows of the blobs by digest, the row of the kernel.
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing
 from functools import partial
 
 import structlog
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from apps.audit import services as audit
 from apps.audit.watched import image
-from apps.core.actors import Actor
+from apps.core.actors import SYSTEM, Actor
 from apps.core.errors import Conflict, NotFound, ServiceError, Unavailable
-from apps.kernels.cache import archive, chunks
+from apps.core.locks import alone
+from apps.kernels.cache import archive, chunks, outbox
 from apps.kernels.cache.chunks import CorruptKernel
 from apps.kernels.cache.references import IN_DATABASE, digests_of, missed, stored_twice, tiers_of
-from apps.kernels.cache.store import pieces
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import Kernel, KernelBlob, KernelUse, StorageTier
+from apps.kernels.models import CHUNK_BYTES, BlobAccess, Kernel, KernelBlob, KernelUse, StorageTier
 
 log = structlog.get_logger(__name__)
 
@@ -98,9 +98,11 @@ def _copy_up(digest: str) -> None:
 def _stored(digest: str) -> Iterator[bytes]:
     """The blob from where it is, checked chunk by chunk and as a whole."""
     blob, found = _require_blob(digest), hashlib.sha256()
-    for piece in pieces(digest, 0, blob.size):
-        found.update(piece)
-        yield piece
+    with closing(archive.Reader(digest)) as archived:
+        for chunk in chunks.read(digest, 0, -(-blob.size // CHUNK_BYTES)):
+            piece = chunk.checked(digest, archived.chunk(chunk.index) if chunk.data is None else chunk.data)
+            found.update(piece)
+            yield piece
     if found.hexdigest() != digest:
         raise CorruptKernel(digest, -1)
 
@@ -159,6 +161,7 @@ def release(digest: str) -> bool:
             chunks.empty(digest)
             blob.in_database = False
             blob.save()
+            outbox.owe_forgetting(digest)
             return True
     except ServiceError as error:
         log.warning("kernel_bytes_stay", digest=digest, reason=error.detail)
@@ -175,6 +178,7 @@ def free(blob: KernelBlob) -> bool:
     blob.chunks.all().delete()
     blob.in_database, blob.freed_at = False, timezone.now()
     blob.save()
+    outbox.owe_forgetting(blob.digest)
     transaction.on_commit(partial(sweep, blob.digest))
     return True
 
@@ -189,6 +193,7 @@ def sweep(digest: str) -> bool:
                 return False
             archive.delete(digest)
             blob.delete()
+            BlobAccess.objects.filter(pk=digest).delete()
             return True
     except ServiceError as error:
         log.warning("kernel_bytes_stay", digest=digest, reason=error.detail)
@@ -206,6 +211,45 @@ def recall(digest: str) -> bool:
         return False
 
 
+def copy(digest: str) -> None:
+    """Have a copy in L4 of bytes that are in L3; they stay there. Freed meanwhile, or copied already: nothing to do.
+
+    Raises:
+        Conflict: somebody else is moving them. Unavailable: the object storage. CorruptKernel: they are wrong in L3.
+    """
+    with _alone_with(digest):
+        if not KernelBlob.objects.filter(pk=digest, freed_at=None, in_database=True, archived_at=None).exists():
+            return
+        archive.store(digest, _stored(digest))
+        blob = KernelBlob.objects.select_for_update().filter(pk=digest, freed_at=None).first()
+        if blob is not None:
+            blob.archived_at = timezone.now()
+            blob.save()
+
+
+def heal(digest: str) -> bool:
+    """Put the copy in L4 in the place of corrupt or missing chunks in L3; whether that was possible.
+
+    The copy is checked as a whole before it is believed, so wrong digests of chunks are healed too.
+    """
+    try:
+        with _alone_with(digest), transaction.atomic():
+            blob = KernelBlob.objects.select_for_update().filter(pk=digest, freed_at=None, in_database=True).first()
+            if blob is None or blob.archived_at is None:
+                return False
+            with archive.faults_told("read the kernel"):
+                if not archive.is_whole(digest):
+                    return False
+            reader = archive.Reader(digest)
+            chunks.write(digest, (reader.chunk(index) for index in range(blob.chunk_count)))
+            for kernel in Kernel.objects.filter(digest=digest):
+                audit.record(type="kernel.healed", subject=kernel, actor=SYSTEM, reason="from its copy in L4")
+            return True
+    except ServiceError as error:
+        log.warning("kernel_not_healed", digest=digest, reason=error.detail)
+        return False
+
+
 def settle(*, most: int = 100) -> int:
     """Finish what a crash or an absent storage left half done: how many blobs were."""
     freed = KernelBlob.objects.filter(freed_at__isnull=False).order_by("freed_at").values_list("pk", flat=True)
@@ -213,24 +257,6 @@ def settle(*, most: int = 100) -> int:
     return sum(step(digest) for step, digests in steps for digest in list(digests[:most]))
 
 
-@contextmanager
-def _alone_with(digest: str) -> Iterator[None]:
-    """One mover of these bytes at a time, across transactions; the session's end gives the lock back.
-
-    Where the caller is in a transaction, its end gives the lock back: one that has failed could not.
-
-    Raises:
-        Conflict: there is another.
-    """
-    number = int.from_bytes(hashlib.sha256(f"kernel bytes {digest}".encode()).digest()[:8], signed=True)
-    is_callers = connection.in_atomic_block
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT pg_try_advisory{'_xact' if is_callers else ''}_lock(%s)", [number])
-        if not cursor.fetchone()[0]:
-            raise Conflict(f"the bytes {digest} are being moved already", code="being_moved")
-    try:
-        yield
-    finally:
-        if not is_callers:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [number])
+def _alone_with(digest: str) -> AbstractContextManager[None]:
+    """One mover of these bytes at a time, across transactions. Raises Conflict: there is another."""
+    return alone(f"kernel bytes {digest}", busy=f"the bytes {digest} are being moved already", code="being_moved")

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
+from apps.core.errors import Conflict
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel, KernelBlob, KernelVariant, StorageTier
 
@@ -26,6 +27,16 @@ def tiers_of(digests: Iterable[str]) -> dict[str, set[str]]:
     for digest, tier in [*own, *variants.values_list("digest", "kernel__storage_tier")]:
         found[str(digest)].add(tier)
     return found
+
+
+def require_readable(digest: str) -> None:
+    """Raises Conflict: only archived kernels have these bytes, and L3 does not."""
+    if tiers_of([digest])[digest] == {StorageTier.ARCHIVE}:
+        raise Conflict(
+            f"the bytes {digest} are archived: move a kernel that has them to another tier first "
+            '(POST /api/v1/kernels/{id}/tier {"tier": "warm"})',
+            code="archived",
+        )
 
 
 def stored_twice() -> QuerySet[KernelBlob, str]:

@@ -1,21 +1,62 @@
-"""The only way to kernel bytes: L3 (PostgreSQL), the truth, then L4 (object storage) for those that were moved there.
+"""The only way to kernel bytes: L1 (memory), L2 (Redis), L3 (PostgreSQL, the truth), L4 (object storage).
 
-Faster tiers go in front of it here. ``mover`` moves bytes between the two.
+    digest = KernelStore().put(data)          # in the transaction of whoever refers to it
+    data = KernelStore().get(digest)
+    reading = KernelStore().stream(digest)    # pieces; reading.tier: which tier the first of them came from
+
+``reading`` finds the way of each segment; ``mover`` moves bytes between L3 and L4.
 """
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import closing
 from io import BytesIO
 from typing import IO
 
 from django.db import transaction
 
-from apps.core.errors import Conflict, Invalid, NotFound, PayloadTooLarge
-from apps.kernels.cache import archive, chunks
+from apps.core.errors import Invalid, NotFound, PayloadTooLarge
+from apps.kernels.cache import accesses, chunks, outbox, reading
 from apps.kernels.cache.chunks import CorruptKernel
-from apps.kernels.cache.references import tiers_of
-from apps.kernels.models import CHUNK_BYTES, MAX_KERNEL_BYTES, KernelBlob, StorageTier
+from apps.kernels.cache.references import require_readable
+from apps.kernels.cache.segments import SEGMENT_BYTES, TierAway, TierName, segment_count
+from apps.kernels.cache.tiers import tiers
+from apps.kernels.models import CHUNK_BYTES, MAX_KERNEL_BYTES, KernelBlob
+
+
+class Reading(Iterator[bytes]):
+    """The bytes ``[start, stop)`` of a blob, in pieces of at most a chunk. The first of them is read when it is made.
+
+    One segment (4 MiB) is in memory at a time.
+    """
+
+    def __init__(self, digest: str, start: int, stop: int | None) -> None:
+        """Raises as ``KernelStore.get`` does."""
+        self._digest = digest
+        self._keep = accesses.read(digest)
+        index = start // SEGMENT_BYTES
+        is_small = stop is not None and stop - start <= CHUNK_BYTES
+        first = (reading.read_chunks(digest, start, stop) if is_small and stop is not None else None) or reading.read(
+            digest, index, keep_in_memory=self._keep
+        )
+        self.tier: TierName = first.tier
+        """Which tier had the first segment."""
+        self.seconds: dict[TierName, float] = first.seconds
+        """How long each tier was asked for it."""
+        size = first.segment.blob_size
+        self._pieces = self._cut(first, start, size if stop is None else min(stop, size))
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    def _cut(self, found: reading.Found, start: int, stop: int) -> Iterator[bytes]:
+        while start < stop:
+            data, offset = found.segment.data, found.offset
+            end = min(stop, offset + len(data))
+            for at in range(start, end, CHUNK_BYTES):
+                yield data[at - offset : min(at + CHUNK_BYTES, end) - offset]
+            start = end
+            if start < stop:
+                found = reading.read(self._digest, start // SEGMENT_BYTES, keep_in_memory=self._keep)
 
 
 class KernelStore:
@@ -25,7 +66,7 @@ class KernelStore:
         """Store ``data`` and return its sha256; storing the same bytes again heals what went wrong of them.
 
         In the transaction of whoever refers to them: the blob's row is locked until then, so that a purge that frees
-        the same bytes sees the new reference.
+        the same bytes sees the new reference. The bytes are in L3 when it commits; L2 and L4 follow (``outbox``).
 
         Raises:
             Invalid: no bytes. PayloadTooLarge: more than MAX_KERNEL_BYTES.
@@ -49,43 +90,54 @@ class KernelStore:
                 # A blob that was being freed may have lost its copy in L4 already.
                 archived_at = None if blob.freed_at else blob.archived_at
                 KernelBlob.objects.filter(pk=digest).update(in_database=True, freed_at=None, archived_at=archived_at)
+                outbox.owe_new_bytes(digest)
         return digest
 
     def get(self, digest: str) -> bytes:
         """The whole blob, checked chunk by chunk and as a whole.
 
         Raises:
-            NotFound: no such blob. CorruptKernel: what is stored is not what was put. Conflict: it is archived.
-            Unavailable: only L4 has it, and does not answer.
+            NotFound: no such blob. CorruptKernel: no tier has the bytes that were put. Conflict: it is archived.
+            Unavailable: the tier that has it does not answer.
         """
-        data = b"".join(self.stream(digest))
+        pieces = list(Reading(digest, 0, None))
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if hashlib.sha256(data).hexdigest() != digest:
             raise CorruptKernel(digest, -1)
         return data
 
+    def stream(self, digest: str, start: int = 0, stop: int | None = None) -> Reading:
+        """The bytes ``[start, stop)`` in pieces; only the segments in that range are read, and of a range of at most a
+        chunk only its chunks. Raises as ``get`` does."""
+        return Reading(digest, start, stop)
+
     def verify(self, digest: str) -> None:
-        """Read the blob through, a few MiB in memory at a time. Raises as ``get`` does."""
+        """Read what L3 and L4 have of the blob, past the copies in L1 and L2, and heal it. Raises as ``get`` does."""
         found = hashlib.sha256()
-        for piece in self.stream(digest):
-            found.update(piece)
+        for index in range(segment_count(self.size(digest))):
+            found.update(reading.read_truth(digest, index).segment.data)
         if found.hexdigest() != digest:
             raise CorruptKernel(digest, -1)
+
+    def locate(self, digest: str) -> TierName:
+        """The tier that would answer, without reading. Raises NotFound, Conflict, Unavailable."""
+        found = tiers()
+        if found.memory.has(digest):
+            return TierName.L1
+        try:
+            if found.redis is not None and found.redis.has(digest):
+                return TierName.L2
+        except TierAway:
+            pass
+        blob = self._blob(digest)
+        if blob.in_database:
+            return TierName.L3
+        require_readable(digest)
+        return TierName.L4
 
     def size(self, digest: str) -> int:
         """Bytes of the blob. Raises NotFound."""
         return self._blob(digest).size
-
-    def stream(self, digest: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """The bytes ``[start, stop)``: a few MiB in memory at a time, and only the chunks in that range.
-
-        Raises:
-            NotFound: no such blob. Conflict: it is archived (both before the first piece). CorruptKernel: at the chunk
-            that is. Unavailable: only L4 has it, and does not answer.
-        """
-        blob = self._blob(digest)
-        _require_readable(blob)
-        stop = blob.size if stop is None else min(stop, blob.size)
-        return pieces(digest, start, stop)
 
     def _blob(self, digest: str) -> KernelBlob:
         blob = KernelBlob.objects.filter(digest=digest, freed_at=None).first()
@@ -101,25 +153,3 @@ def digest_of(file: IO[bytes]) -> tuple[str, int]:
     while piece := file.read(CHUNK_BYTES):
         digest.update(piece)
     return digest.hexdigest(), file.tell()
-
-
-def pieces(digest: str, start: int, stop: int) -> Iterator[bytes]:
-    """The bytes ``[start, stop)``, each checked chunk from L3 where it has it, else from L4. Raises CorruptKernel."""
-    with closing(archive.Reader(digest)) as archived:
-        for chunk in chunks.read(digest, start // CHUNK_BYTES, -(-stop // CHUNK_BYTES)):
-            data = archived.chunk(chunk.index) if chunk.data is None else chunk.data
-            offset = chunk.index * CHUNK_BYTES
-            yield chunk.checked(digest, data)[max(start - offset, 0) : stop - offset]
-
-
-def _require_readable(blob: KernelBlob) -> None:
-    """Raises Conflict: only archived kernels have these bytes."""
-    if blob.in_database:
-        return
-    tiers = tiers_of([blob.digest])[blob.digest]
-    if tiers == {StorageTier.ARCHIVE}:
-        raise Conflict(
-            f"the bytes {blob.digest} are archived: move a kernel that has them to another tier first "
-            '(POST /api/v1/kernels/{id}/tier {"tier": "warm"})',
-            code="archived",
-        )

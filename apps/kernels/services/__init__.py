@@ -2,6 +2,14 @@
 (``uploads``), what runs tell of them (``outcomes``), and what people decide about them: one module for each subject."""
 
 from apps.kernels.services.aliases import protect_alias, remove_alias, set_alias, unprotect_alias
+from apps.kernels.services.cache import (
+    CARRY_OUT_TASK,
+    apply_cache_plan,
+    cancel_cache_plan,
+    carry_out_cache_plan,
+    fail_cache_plan,
+    plan_cache,
+)
 from apps.kernels.services.curation import update_kernel
 from apps.kernels.services.grading import grade_kernels
 from apps.kernels.services.lineage import link_kernels
@@ -32,21 +40,27 @@ from apps.kernels.services.verification import verify_kernel
 
 __all__ = [
     "APPLY_TASK",
+    "CARRY_OUT_TASK",
     "COMPILE_TASK",
     "DuplicateContract",
+    "apply_cache_plan",
     "apply_plan",
     "approve_plan",
     "attach_blob",
+    "cancel_cache_plan",
+    "carry_out_cache_plan",
     "change_tier",
     "create_policy",
     "declare_tag",
     "deprecate_kernel",
     "discard_plan",
     "ensure_kernel",
+    "fail_cache_plan",
     "grade_kernels",
     "hold_kernels",
     "link_kernels",
     "make_plan",
+    "plan_cache",
     "process_kernel",
     "protect_alias",
     "purge_kernel",

@@ -1,0 +1,32 @@
+"""Locks that span transactions, held by the session of the database: a process that dies gives them back."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import connection
+
+from apps.core.errors import Conflict
+
+
+@contextmanager
+def alone(name: str, *, busy: str, code: str = "busy") -> Iterator[None]:
+    """One holder of the lock ``name`` at a time; nobody waits.
+
+    Where the caller is in a transaction, its end gives the lock back: one that has failed could not.
+
+    Raises:
+        Conflict: somebody else holds it; ``busy`` and ``code`` say so.
+    """
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+    is_callers = connection.in_atomic_block
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT pg_try_advisory{'_xact' if is_callers else ''}_lock(%s)", [number])
+        if not cursor.fetchone()[0]:
+            raise Conflict(busy, code=code)
+    try:
+        yield
+    finally:
+        if not is_callers:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [number])

@@ -1,0 +1,262 @@
+"""The way of one segment to its reader: from the fastest tier that has it, into the faster ones that may keep it.
+
+Every step may fail and the next one answers: a tier that is away is passed over, what is corrupt is dropped and healed
+from the tier below. What the last one cannot answer is a clear error.
+
+Within a transaction nothing is loaded for others and L2 is not filled: it may see rows that are never committed.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import structlog
+from django.db import DatabaseError, connection
+
+from apps.core.errors import NotFound, Unavailable
+from apps.kernels.cache import mover, stats
+from apps.kernels.cache.changes import follower
+from apps.kernels.cache.chunks import CorruptKernel
+from apps.kernels.cache.config import config
+from apps.kernels.cache.flights import Flights
+from apps.kernels.cache.references import require_readable
+from apps.kernels.cache.remote import ABSENT, RedisTier
+from apps.kernels.cache.segments import SEGMENT_BYTES, SEGMENT_CHUNKS, CorruptSegment, Segment, TierAway, TierName
+from apps.kernels.cache.tiers import Tiers, tiers
+from apps.kernels.models.blobs import CHUNK_BYTES
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Found:
+    """A segment, the tier that had it, how long each tier was asked, in seconds, and where in the blob it begins."""
+
+    segment: Segment
+    tier: TierName
+    seconds: dict[TierName, float]
+    offset: int
+
+
+@dataclass(slots=True)
+class _Way:
+    """What happened on the way down."""
+
+    seconds: dict[TierName, float] = field(default_factory=dict)
+    passed: list[TierName] = field(default_factory=list)
+    corrupt: dict[TierName, CorruptSegment] = field(default_factory=dict)
+    unhealed: set[TierName] = field(default_factory=set)
+    away: dict[TierName, TierAway] = field(default_factory=dict)
+
+    def ask(self, tier: TierName, get: Callable[[], Segment | None]) -> Segment | None:
+        """The segment, or None with the reason noted."""
+        began = time.perf_counter()
+        found = None
+        try:
+            found = get()
+        except CorruptSegment as error:
+            self.corrupt[tier] = error
+        except TierAway as error:
+            self.away[tier] = error
+        self.seconds[tier] = self.seconds.get(tier, 0.0) + time.perf_counter() - began
+        if found is None and tier not in self.passed:
+            self.passed.append(tier)
+        return found
+
+    def arrived(self, segment: Segment, tier: TierName, *, offset: int) -> Found:
+        """Counted: the hit, what each tier above lacked, and what was healed."""
+        size = segment.blob_size
+        for name in self.passed:
+            if name == tier:
+                continue
+            stats.count(name, "errors" if name in self.away else "misses", size=size)
+        for name in self.corrupt:
+            stats.count(name, "corrupt", size=size)
+            if name not in self.unhealed:
+                stats.count(name, "heals", size=size)
+        stats.count(tier, "hits", size=size)
+        stats.observe(tier, size=size, seconds=self.seconds.get(tier, 0.0), bytes=len(segment.data))
+        return Found(segment, tier, self.seconds, offset)
+
+
+_flights: Flights[Found] = Flights()
+
+
+def read(digest: str, index: int, *, keep_in_memory: bool) -> Found:
+    """Segment ``index`` of a blob, verified. ``keep_in_memory``: it may enter L1.
+
+    Raises:
+        NotFound: there is no such blob, or it ends before. Conflict: it is archived. CorruptKernel: no tier has the
+        right bytes. Unavailable: the tier that has them does not answer.
+    """
+    found, way = tiers(), _Way()
+    segment = way.ask(TierName.L1, lambda: found.memory.get(digest, index))
+    if segment is not None:
+        return way.arrived(segment, TierName.L1, offset=index * SEGMENT_BYTES)
+    if connection.in_atomic_block:
+        return _below(found, digest, index, way)
+    heard = follower.events
+    below, was_spared = _flights.once((digest, index), lambda: _below(found, digest, index, way))
+    if was_spared:
+        stats.count(below.tier, "coalesced", size=below.segment.blob_size)
+    elif keep_in_memory and found.memory.put(digest, index, below.segment, cost=sum(below.seconds.values())):
+        stats.count(TierName.L1, "promotions", size=below.segment.blob_size)
+        if follower.events != heard:  # perhaps it was to be forgotten meanwhile
+            found.memory.drop(digest)
+    return below
+
+
+def read_chunks(digest: str, start: int, stop: int) -> Found | None:
+    """The chunks that hold the bytes ``[start, stop)``, and no others, from L3 or L4; no tier keeps them.
+
+    None: one of them is wrong or not to be had so, or L1 has the whole segment: ``read`` knows more ways.
+
+    Raises:
+        NotFound. Conflict: it is archived. Unavailable: the database does not answer.
+    """
+    first, last, found, way = start // CHUNK_BYTES, -(-stop // CHUNK_BYTES), tiers(), _Way()
+    if found.memory.has(digest):
+        return None
+    way.passed.append(TierName.L1)
+    offset = first * CHUNK_BYTES
+    segment = way.ask(TierName.L3, lambda: found.database.get_chunks(digest, first, last))
+    if segment is not None:
+        return way.arrived(segment, TierName.L3, offset=offset)
+    if TierName.L3 in way.away:
+        raise Unavailable(str(way.away[TierName.L3]), code="database") from way.away[TierName.L3]
+    return None
+
+
+def _below(found: Tiers, digest: str, index: int, way: _Way) -> Found:
+    """From below L1: L2, or what the tiers of truth say, which then is put into L2."""
+    if found.redis is None:
+        return _truth(found, digest, index, way)
+    segment = way.ask(TierName.L2, lambda: _known(found.redis, digest, index))
+    if segment is not None:
+        return way.arrived(segment, TierName.L2, offset=index * SEGMENT_BYTES)
+    if TierName.L2 in way.away or connection.in_atomic_block:
+        return _truth(found, digest, index, way)
+    return _load_for_all(found, found.redis, digest, index, way)
+
+
+def _known(redis: RedisTier | None, digest: str, index: int) -> Segment | None:
+    """As L2 has it. Raises NotFound: L2 knows that there is no such blob."""
+    if redis is None:
+        return None
+    segment = redis.get(digest, index)
+    if segment is ABSENT:
+        raise no_such_bytes(digest)
+    return segment if isinstance(segment, Segment) else None
+
+
+def _load_for_all(found: Tiers, redis: RedisTier, digest: str, index: int, way: _Way) -> Found:
+    """One process at a time loads; the others wait for what it puts into L2, for as long as a lease lasts."""
+    until = time.monotonic() + config().lease
+    lease = None
+    while lease is None:
+        try:
+            lease = redis.acquire(digest, index)
+            if lease is None:
+                segment = way.ask(TierName.L2, lambda: _waited_for(redis, digest, index, until))
+                if segment is not None:
+                    stats.count(TierName.L2, "coalesced", size=segment.blob_size)
+                    return way.arrived(segment, TierName.L2, offset=index * SEGMENT_BYTES)
+        except TierAway:
+            break
+        if TierName.L2 in way.away or time.monotonic() > until:
+            break
+    try:
+        loaded = _truth(found, digest, index, way)
+    except NotFound:
+        if lease is not None:
+            with suppress(TierAway):
+                redis.put_absent(digest, index, lease)
+        raise
+    except BaseException:
+        if lease is not None:
+            with suppress(TierAway):
+                redis.release(digest, index, lease)
+        raise
+    if lease is not None:
+        _put_into(redis, digest, index, loaded.segment, lease)
+    return loaded
+
+
+def _waited_for(redis: RedisTier, digest: str, index: int, until: float) -> Segment | None:
+    segment = redis.wait(digest, index, until)
+    if segment is ABSENT:
+        raise no_such_bytes(digest)
+    return segment if isinstance(segment, Segment) else None
+
+
+def _put_into(redis: RedisTier, digest: str, index: int, segment: Segment, lease: str) -> None:
+    try:
+        taken = redis.put(digest, index, segment, lease=lease)
+    except TierAway:
+        return
+    stats.count(TierName.L2, "fills" if taken else "refused", size=segment.blob_size)
+
+
+def _truth(found: Tiers, digest: str, index: int, way: _Way) -> Found:
+    """From L3, or from L4 where L3 has no bytes or wrong ones; those are healed."""
+    segment = way.ask(TierName.L3, lambda: found.database.get(digest, index))
+    if segment is not None:
+        return way.arrived(segment, TierName.L3, offset=index * SEGMENT_BYTES)
+    if TierName.L3 in way.away:
+        raise Unavailable(str(way.away[TierName.L3]), code="database") from way.away[TierName.L3]
+    segment = way.ask(TierName.L4, lambda: _archived(found, digest, index))
+    if TierName.L3 in way.corrupt:
+        if not _heal(digest):
+            way.unhealed.add(TierName.L3)
+        elif segment is None:  # the digests that L3 keeps of its chunks were what was wrong
+            way.corrupt.pop(TierName.L4, None)
+            segment = way.ask(TierName.L3, lambda: found.database.get(digest, index))
+            if segment is not None:
+                return way.arrived(segment, TierName.L3, offset=index * SEGMENT_BYTES)
+    if segment is not None:
+        return way.arrived(segment, TierName.L4, offset=index * SEGMENT_BYTES)
+    raise _failure(digest, index, way)
+
+
+def read_truth(digest: str, index: int) -> Found:
+    """The segment as L3 or L4 has it, past the copies in L1 and L2. Raises as ``read`` does."""
+    return _truth(tiers(), digest, index, _Way())
+
+
+def _archived(found: Tiers, digest: str, index: int) -> Segment | None:
+    """Raises NotFound, Conflict, TierAway, CorruptSegment."""
+    described = found.database.describe(digest, index)
+    if described is None:
+        raise no_such_bytes(digest)
+    require_readable(digest)
+    if not described.has_copy:
+        return None
+    return found.storage.read(digest, index, digests=described.digests, blob_size=described.blob_size)
+
+
+def _heal(digest: str) -> bool:
+    """Have right bytes in L3 again; whether they were healed. A database that cannot be written only keeps serving."""
+    try:
+        return mover.heal(digest)
+    except DatabaseError as error:
+        if connection.in_atomic_block:
+            raise
+        log.warning("kernel_not_healed", digest=digest, reason=str(error))
+        return False
+
+
+def _failure(digest: str, index: int, way: _Way) -> Exception:
+    """What to say when no tier had the segment."""
+    for name in way.corrupt:
+        stats.count(name, "corrupt", size=None)
+    if TierName.L4 in way.away:
+        return Unavailable(str(way.away[TierName.L4]), code="storage")
+    wrong = way.corrupt.get(TierName.L3) or way.corrupt.get(TierName.L4)
+    if isinstance(wrong, CorruptKernel):
+        return wrong
+    return CorruptKernel(digest, index * SEGMENT_CHUNKS)
+
+
+def no_such_bytes(digest: str) -> NotFound:
+    return NotFound(f"there are no bytes with digest {digest}")
