@@ -1,8 +1,8 @@
 """L2 on a real Valkey: what is put comes back or is missing, leases let one load for all, and nothing stale is put."""
 
 import hashlib
+import os
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -169,26 +169,39 @@ def test_nobody_waits_longer_than_told(tier: RedisTier) -> None:
     assert 0.05 <= time.monotonic() - began < 0.5
 
 
-def test_fifty_readers_load_once(tier: RedisTier) -> None:
-    loads = []
-    ready = threading.Barrier(50)
+def read_as_all_do(tier: RedisTier) -> bool:
+    """Get the segment, loading it if nobody else does; whether the right one came."""
+    while True:
+        segment = tier.get(DIGEST, 0)
+        if segment is not None:
+            return segment == SEGMENT
+        token = tier.acquire(DIGEST, 0)
+        if token is not None:
+            clients.client().incr("loads")
+            return tier.put(DIGEST, 0, SEGMENT, lease=token)
+        tier.wait(DIGEST, 0, time.monotonic() + 5)
 
-    def read(_: int) -> Any:
-        ready.wait()
-        while True:
-            segment = tier.get(DIGEST, 0)
-            if segment is not None:
-                return segment
-            token = tier.acquire(DIGEST, 0)
-            if token is not None:
-                loads.append(token)
-                tier.put(DIGEST, 0, SEGMENT, lease=token)
-                return SEGMENT
-            tier.wait(DIGEST, 0, time.monotonic() + 5)
 
-    with ThreadPoolExecutor(50) as pool:
-        assert list(pool.map(read, range(50))) == [SEGMENT] * 50
-    assert len(loads) == 1
+def in_child(act: Callable[[], bool]) -> int:
+    """The process id of a forked child, which says 0 when it ends if ``act`` returned True."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if act() else 1)
+        finally:  # whatever it raised: the child must never go on as a second pytest
+            os._exit(2)
+    return child
+
+
+def test_fifty_readers_in_five_processes_load_once(tier: RedisTier) -> None:
+    def ten_readers() -> bool:
+        with ThreadPoolExecutor(10) as pool:
+            readings = [pool.submit(read_as_all_do, tier) for _ in range(10)]
+            return all(reading.result() for reading in readings)
+
+    children = [in_child(ten_readers) for _ in range(5)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 5
+    assert clients.client().get("loads") == b"1"
 
 
 # --- What is known to be nowhere
@@ -280,3 +293,20 @@ def test_the_writer_has_the_time_that_a_segment_takes(configure: Callable[..., N
     configure(l2_timeout_ms=50.0, l2_ms_per_mib=20.0)
     assert clients.client().connection_pool.connection_kwargs["socket_timeout"] == pytest.approx(0.05)
     assert clients.writer().connection_pool.connection_kwargs["socket_timeout"] == pytest.approx(0.13)
+
+
+def test_a_forked_child_has_a_client_of_its_own_and_its_parent_keeps_its(tier: RedisTier) -> None:
+    tier.put(DIGEST, 0, SEGMENT)
+    before = clients.client().client_id()
+
+    def reads_with_another_connection() -> bool:
+        return clients.client().client_id() != before and tier.get(DIGEST, 0) == SEGMENT
+
+    children = [in_child(reads_with_another_connection) for _ in range(5)]
+    while children:
+        assert tier.get(DIGEST, 0) == SEGMENT
+        child, status = os.waitpid(children[-1], os.WNOHANG)
+        if child:
+            children.pop()
+            assert status == 0
+    assert clients.client().client_id() == before

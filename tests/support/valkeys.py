@@ -97,9 +97,11 @@ def running(*options: str) -> Iterator[Valkey]:
 @contextmanager
 def running_cluster() -> Iterator[list[Valkey]]:
     """Three nodes without replicas, each with a third of the slots."""
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS))
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-port")
     with ExitStack() as stack:
-        nodes = [stack.enter_context(_started(*options)) for _ in range(3)]
+        # By default the port among nodes is 10000 above the other, where outgoing connections of the machine are.
+        buses = [str(private_port(None)) for _ in range(3)]
+        nodes = [stack.enter_context(_started(*options, bus)) for bus in buses]
         for number, node in enumerate(nodes):
             node.await_answers()
             with node.client as client:
@@ -107,7 +109,7 @@ def running_cluster() -> Iterator[list[Valkey]]:
                 client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
                 client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
                 if number:
-                    client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port)
+                    client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port, buses[0])
         wait_until(lambda: all(_is_whole(node.cluster_info()) for node in nodes), seconds=15)
         yield nodes
 
