@@ -240,20 +240,34 @@ class Gauges:
 
 def gauges(scope: str) -> Gauges:
     """Raises Unavailable: the processes of the fleet cannot be read."""
+    l3, l4 = stored()
+    return Gauges(
+        processes=processes(scope),
+        l2=redis(),
+        l3=l3,
+        l4=l4,
+        storage_tiers=storage_tiers(),
+        queue=queue(),
+        pinned=pinned(),
+    )
+
+
+def processes(scope: str) -> list[ProcessReport]:
+    """Raises Unavailable: those of the fleet cannot be read."""
+    return [_process(told) for told in _processes(scope)]
+
+
+def stored() -> tuple[Stored, Stored]:
+    """What L3 has, and what L4 has."""
     blobs = KernelBlob.objects.aggregate(
         l3_blobs=Count("pk", filter=Q(in_database=True)),
         l3_bytes=Sum("size", filter=Q(in_database=True), default=0),
         l4_blobs=Count("pk", filter=Q(archived_at__isnull=False)),
         l4_bytes=Sum("size", filter=Q(archived_at__isnull=False), default=0),
     )
-    return Gauges(
-        processes=[_process(told) for told in _processes(scope)],
-        l2=redis(),
-        l3=Stored(blobs=blobs["l3_blobs"], bytes=blobs["l3_bytes"]),
-        l4=Stored(blobs=blobs["l4_blobs"], bytes=blobs["l4_bytes"]),
-        storage_tiers=storage_tiers(),
-        queue=queue(),
-        pinned=pinned(),
+    return (
+        Stored(blobs=blobs["l3_blobs"], bytes=blobs["l3_bytes"]),
+        Stored(blobs=blobs["l4_blobs"], bytes=blobs["l4_bytes"]),
     )
 
 
@@ -314,7 +328,7 @@ def _process(told: fleet.Process) -> ProcessReport:
         role=told.role,
         started_at=_time(told.started_at),
         published_at=_time(told.published_at),
-        l1=MemoryReport(**told.gauges["l1"]),
+        l1=MemoryReport(**{name: told.gauges["l1"][name] for name in ("bytes", "budget", "entries", "policy")}),
         breakers=[_breaker(tier, breaker) for tier, breaker in sorted(told.gauges["breakers"].items())],
     )
 
