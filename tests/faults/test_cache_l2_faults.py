@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
@@ -14,6 +14,7 @@ from django.conf import LazySettings
 
 from apps.kernels.cache import clients
 from apps.kernels.cache.breaker import Breaker
+from apps.kernels.cache.frames import encode
 from apps.kernels.cache.remote import RedisTier
 from apps.kernels.cache.segments import SEGMENT_BYTES, CorruptSegment, Segment, TierAway
 from tests.support.valkeys import NODE_TIMEOUT_MS, SLOTS, Valkey, running, running_cluster
@@ -216,8 +217,9 @@ def test_a_replica_that_takes_no_writes_is_an_outage(valkey: Valkey, tier_of: Ca
 
 
 @contextmanager
-def babbling(answer: bytes) -> Iterator[str]:
-    """The URL of a server that says ``answer`` to whatever it is asked."""
+def babbling(answer: bytes, *, pause: float = 0.0) -> Iterator[str]:
+    """The URL of a server that says ``answer`` to whatever it is asked, in ten pieces, ``pause`` seconds apart."""
+    over, size = threading.Event(), -(-len(answer) // 10)
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -226,23 +228,19 @@ def babbling(answer: bytes) -> Iterator[str]:
                     connection, _ = listening.accept()
                 except OSError:
                     return
-                with connection:
-                    while _received(connection):
-                        connection.sendall(answer)
+                with connection, suppress(OSError):  # the client may have heard enough
+                    while connection.recv(65536):
+                        for start in range(0, len(answer), size):
+                            over.wait(pause)
+                            connection.sendall(answer[start : start + size])
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"redis://127.0.0.1:{listening.getsockname()[1]}/0"
+        over.set()
         listening.shutdown(socket.SHUT_RDWR)
     clients._client.cache_clear()
     thread.join(timeout=5)
-
-
-def _received(connection: socket.socket) -> bytes:
-    try:
-        return connection.recv(65536)
-    except OSError:
-        return b""
 
 
 @pytest.mark.parametrize(
@@ -271,6 +269,15 @@ def test_whatever_a_server_says_it_is_no_kernel(answer: bytes, tier_of: Callable
             with pytest.raises((TierAway, CorruptSegment)):
                 tier.get(DIGEST, 0)
             assert time.perf_counter() - began < 2 * TIMEOUT + MARGIN
+
+
+def test_a_server_that_answers_in_dribs_is_left_alone_after_five_answers(tier_of: Callable[..., RedisTier]) -> None:
+    value = encode(DIGEST, 0, SEGMENT)
+    with babbling(b"$%d\r\n%s\r\n" % (len(value), value), pause=TIMEOUT / 2) as url:
+        tier = tier_of(url)
+        for _ in range(5):
+            assert tier.get(DIGEST, 0) == SEGMENT
+        assert seconds_until_away(lambda: tier.get(DIGEST, 0)) < TIMEOUT
 
 
 # --- A cluster

@@ -4,7 +4,8 @@ redis-py and not django-redis, which has no code for clusters, and no second tim
 
 - One attempt: redis-py's default of ten retries makes one GET on a frozen server take seconds.
 - The time limit of a client is that of each wait: for a connection, for all of a command to be sent, and for more of
-  the answer to come. So reading a large value needs no allowance, and sending one does.
+  the answer to come. So reading a large value needs no allowance, and sending one does; and a server that dribbles
+  never reaches it, which is why whoever calls looks at the clock as well (``longest_seconds``).
 - RESP 2: with RESP 3 redis-py keeps a connection on which an unexpected answer lies, for it may be a notification; here
   it would be the answer to another question.
 - A cluster client finds out where the keys are before its first command, and again after each failure: one more limit
@@ -39,8 +40,13 @@ def client() -> Client:
 
 def writer() -> Client:
     """For sending up to one segment. Raises as ``client``."""
+    return _client(longest_seconds())
+
+
+def longest_seconds() -> float:
+    """What a server that is well needs at most for one command, be it with a whole segment."""
     found = config()
-    return _client((found.l2_timeout_ms + found.l2_ms_per_mib * SEGMENT_BYTES / (1 << 20)) / 1000)
+    return (found.l2_timeout_ms + found.l2_ms_per_mib * SEGMENT_BYTES / (1 << 20)) / 1000
 
 
 def waiter(seconds: float) -> Client:

@@ -226,13 +226,14 @@ class RedisTier:
             return False
 
     def _ask(self, command: Callable[[], Answer]) -> Answer:
-        """What the server answers; the breaker learns how it went.
+        """What the server answers; the breaker learns how it went. An answer that came too late counts as a failure.
 
         Raises:
             TierAway, _Refused. CorruptSegment: the key holds a value of another type.
         """
         if not self.breaker.allows():
             raise TierAway(f"Redis failed {self.breaker.seconds_since_change:.0f} s ago")
+        began = time.perf_counter()
         try:
             answer = command()
         except ERRORS as error:
@@ -245,7 +246,10 @@ class RedisTier:
                 raise _Refused(f"Redis keeps nothing more: {error}") from error
             self.breaker.failed(was_timeout=fault is Fault.STALLED)
             raise TierAway(f"Redis does not answer: {error}") from error
-        self.breaker.succeeded()
+        if time.perf_counter() - began > clients.longest_seconds():
+            self.breaker.failed()
+        else:
+            self.breaker.succeeded()
         return answer
 
 
