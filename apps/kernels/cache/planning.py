@@ -73,7 +73,10 @@ def optimise() -> list[Move]:
 
 
 def _heated(settings: CacheConfig) -> Iterator[Move]:
-    room = room_in_l2(settings)
+    try:
+        room = room_in_l2(settings)
+    except TierAway:  # nothing becomes hot meanwhile
+        return
     hot = Kernel.objects.filter(storage_tier=StorageTier.HOT).exclude(state=KernelState.PURGED)
     room -= hot.aggregate(bytes=Sum("size", default=0))["bytes"]
     wanted = rated().filter(
@@ -165,15 +168,9 @@ def wanted_in_memory(room: int, *, largest: int) -> Iterator[Any]:
 
 
 def room_in_l2(settings: CacheConfig) -> int:
-    """Bytes that warming may fill in L2; 0 when it does not answer or has no limit that is known."""
+    """Bytes that warming may fill in L2; 0: there is no L2. Raises TierAway."""
     redis = tiers().redis
-    if redis is None:
-        return 0
-    try:
-        limit = redis.usage().limit
-    except TierAway:
-        return 0
-    return int(settings.warm_share * (limit or UNLIMITED))
+    return 0 if redis is None else int(settings.warm_share * (redis.usage().limit or UNLIMITED))
 
 
 UNLIMITED = 1 << 30

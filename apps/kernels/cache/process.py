@@ -8,6 +8,7 @@ Commands and tests that do not start it read as well: they remember no kernels, 
 import atexit
 import os
 import threading
+import time
 from uuid import UUID
 
 import structlog
@@ -80,7 +81,6 @@ def publish() -> None:
 
 def start() -> None:
     """Begin, in this process. Once is enough; a forked child begins anew."""
-    stats.gauges.update(l1=_memory, breakers=_breakers)
     follower.on_event, follower.on_gap, follower.on_loss = hear, forget_the_gone, bindings.clear
     follower.start()
     companion.warm()
@@ -93,9 +93,12 @@ def _memory() -> dict[str, int | str]:
 
 def _breakers() -> dict[str, dict[str, str | float]]:
     return {
-        name: {"state": breaker.state, "since": breaker.seconds_since_change, "opened": breaker.opened}
+        name: {"state": breaker.state, "since": time.time() - breaker.seconds_since_change, "opened": breaker.opened}
         for name, breaker in tiers().breakers.items()
     }
+
+
+stats.gauges.update(l1=_memory, breakers=_breakers)
 
 
 def hear(event: Event) -> None:

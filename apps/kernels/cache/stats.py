@@ -155,7 +155,8 @@ def process() -> Snapshot:
 gauges: dict[str, Callable[[], dict[str, Any]]] = {}
 """What other parts of the cache tell about this process, as JSON values, by their name. None of them may raise.
 
-``gauges["l1"]`` -> {"bytes", "budget", "entries"}; ``gauges["breakers"]`` -> {tier: {"state", "since"}}.
+``gauges["l1"]`` -> {"bytes", "budget", "entries", "policy"}; ``gauges["breakers"]`` -> {tier: {"state", "since"}}, the
+latter in seconds since 1970.
 """
 
 

@@ -123,8 +123,7 @@ def _make(planned: Mapping[str, Any], plan: CachePlan, actor: Actor) -> str:
     """Make one move, again if need be; why it was left, or nothing."""
     try:
         if planned["to"] == TierName.L2:
-            filling.fill(planned["digest"])
-            return ""
+            return "" if filling.fill(planned["digest"]) else "L2 did not take it, or has it by now"
         kernel = Kernel.objects.filter(pk=planned["kernel"]).first()
         if kernel is None or kernel.digest != planned["digest"]:
             return "it has changed since"
