@@ -6,7 +6,8 @@ which goes on by one with each newcomer, halves it. What left is remembered by i
 is no stranger (as in TinyLFU; Einziger, Friedman, Manes, 2017).
 
 Who leaves is found by sampling: the least worthy of SAMPLE entries drawn at random. A newcomer has to be worth more
-than all of those together that would leave for it."""
+than all of those together that would leave for it.
+"""
 
 import random
 from collections import OrderedDict

@@ -3,7 +3,8 @@
 A newcomer goes into the small queue (a tenth of the budget). Read twice before it comes to the end of it, it moves on
 to the main queue, else its key is remembered in the ghost queue; a newcomer whose key is there goes to the main queue
 at once. At the end of the main queue, what was read since goes back to its beginning, at most three times for three
-reads."""
+reads.
+"""
 
 from collections import OrderedDict
 from collections.abc import Hashable
