@@ -5,6 +5,7 @@ from django.urls import URLPattern, URLResolver, include, path
 
 from apps.core import health
 from apps.core.openapi import SchemaView
+from apps.core.operations import OperationView
 
 handler400 = "apps.core.problems.bad_request"
 handler403 = "apps.core.problems.permission_denied"
@@ -13,6 +14,7 @@ handler500 = "apps.core.problems.server_error"
 
 API: list[URLPattern | URLResolver] = [
     path("schema", SchemaView.as_view()),
+    path("operations/<uuid:id>", OperationView.as_view()),
     path("", include("apps.accounts.api.urls")),
     path("", include("apps.audit.api.urls")),
     path("", include("apps.blueprints.api.urls")),

@@ -105,8 +105,6 @@ def accepted(operation: Operation) -> Response:
 
 
 class OperationView(ApiView):
-    """Needs the scope of what it is about as well: ``library:read`` or ``library:write`` for plans of the cache."""
-
     serializer_class = OperationSerializer
     scopes = {"GET": ANY, "DELETE": ANY}
     conditional = True
@@ -115,7 +113,7 @@ class OperationView(ApiView):
     def get(self, request: Request, id: UUID) -> Response:
         """How far the work has come; while it is not over, ``Retry-After`` says when to look again.
 
-        Needs the scope that reading its subject needs.
+        What its subject needs for reading is needed too: `library:read` for plans of the cache.
         """
         source, operation = _found(id)
         self._require(source.read_scope)
@@ -129,7 +127,7 @@ class OperationView(ApiView):
     def delete(self, request: Request, id: UUID) -> Response:
         """Cancel the work: the step that is being made is ended, and what is done stays done. 409 when it is over.
 
-        Needs the scope that changing its subject needs.
+        What its subject needs for changes is needed too: `library:write` for plans of the cache.
         """
         source, _ = _found(id)
         self._require(source.write_scope)

@@ -37,7 +37,17 @@ from apps.core.ids import new_id
 from apps.core.lineage import LineageKind
 from apps.kernels import services as kernels
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import KernelAlias, KernelChunk, RetentionPlan, RetentionPolicy, StorageTier, TagKey, TagType
+from apps.kernels.models import (
+    CachePlan,
+    CachePlanKind,
+    KernelAlias,
+    KernelChunk,
+    RetentionPlan,
+    RetentionPolicy,
+    StorageTier,
+    TagKey,
+    TagType,
+)
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action, Command, DecisionRecord, GraftOutcome, TransitionRecord
 from apps.morphogenesis.settings import RunSettings
@@ -538,6 +548,49 @@ def _(actor: Actor) -> Arranged:
 def _(actor: Actor) -> Arranged:
     plan = retention_plan(actor, approved=True)
     return lambda: kernels.apply_plan(plan=plan, actor=actor), plan
+
+
+# --- kernels: plans of the cache
+
+
+def cache_plan(actor: Actor, *, applying: bool = False) -> CachePlan:
+    """Of one kernel that is hot without being read."""
+    KernelFactory(state=KernelState.VALIDATED, storage_tier=StorageTier.HOT)
+    plan = kernels.plan_cache(kind=CachePlanKind.OPTIMISE, actor=actor)
+    return kernels.apply_cache_plan(plan=plan, actor=actor) if applying else plan
+
+
+@case("kernels.plan_cache", "cache.planned")
+def _(actor: Actor) -> Arranged:
+    KernelFactory(state=KernelState.VALIDATED, storage_tier=StorageTier.HOT)
+    return lambda: kernels.plan_cache(kind=CachePlanKind.OPTIMISE, actor=actor), lambda plan: plan
+
+
+@case("kernels.apply_cache_plan", "cache.applying")
+def _(actor: Actor) -> Arranged:
+    plan = cache_plan(actor)
+    return lambda: kernels.apply_cache_plan(plan=plan, actor=actor), plan
+
+
+@case("kernels.carry_out_cache_plan", "cache.applied")
+def _(actor: Actor) -> Arranged:
+    plan = cache_plan(actor, applying=True)
+    return lambda: kernels.carry_out_cache_plan(plan=plan, actor=actor), plan
+
+
+@case("kernels.cancel_cache_plan", "cache.cancelled")
+def _(actor: Actor) -> Arranged:
+    plan = cache_plan(actor)
+    return lambda: kernels.cancel_cache_plan(plan=plan, reason="no", actor=actor), plan
+
+
+@case("kernels.fail_cache_plan", "cache.failed")
+def _(actor: Actor) -> Arranged:
+    plan = cache_plan(actor, applying=True)
+    return lambda: kernels.fail_cache_plan(plan=plan, problem="out of room", actor=actor), plan
+
+
+# --- kernels: the end of one
 
 
 @case("kernels.retire_kernel", "kernel.retired")

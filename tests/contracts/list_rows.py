@@ -20,6 +20,8 @@ from apps.core.actors import SYSTEM
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import (
     AliasPeriod,
+    CachePlan,
+    CachePlanKind,
     Kernel,
     KernelAlias,
     KernelVariant,
@@ -83,6 +85,11 @@ def _plan() -> RetentionPlan:
     return RetentionPlan.objects.create(policy=_policy(), expires_at=timezone.now() + timedelta(days=1))
 
 
+def _cache_plan(world: World) -> CachePlan:
+    expires_at = timezone.now() + timedelta(hours=1)
+    return CachePlan.objects.create(kind=CachePlanKind.OPTIMISE, moves=[{}], expires_at=expires_at)
+
+
 def _item(world: World) -> RetentionItem:
     kernel = factories.KernelFactory()
     return RetentionItem.objects.create(plan=world.plan, kernel=kernel, row_version=1, reason="unused", bytes=1)
@@ -135,6 +142,7 @@ ROWS: dict[str, Make] = {
     "/api/v1/retention/policies": lambda world: _policy(),
     "/api/v1/retention/plans": lambda world: _plan(),
     "/api/v1/retention/plans/{id}/items": _item,
+    "/api/v1/cache/plans": _cache_plan,
     "/api/v1/tag-keys": lambda world: TagKey.objects.create(name=f"tag_{next(_numbers)}", type=TagType.TEXT),
     "/api/v1/field-reports": lambda world: factories.FieldReportFactory(),
     "/api/v1/runs": _used_run,

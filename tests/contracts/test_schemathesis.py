@@ -22,7 +22,7 @@ from apps.core.actors import SYSTEM
 from apps.core.openapi import document
 from apps.kernels.lifecycle import KernelState
 from esper_site.wsgi import application
-from tests.contracts.audit_cases import declared_tag, retention_plan
+from tests.contracts.audit_cases import cache_plan, declared_tag, retention_plan
 from tests.support.factories import (
     AuditEventFactory,
     BlueprintVersionFactory,
@@ -71,6 +71,8 @@ class World:
         self.plan = retention_plan(SYSTEM)
         self.ids = {
             "audit": AuditEventFactory().pk,
+            "operations": cache_plan(SYSTEM, applying=True).pk,
+            "cache": cache_plan(SYSTEM).pk,
             "blueprints": self.version.blueprint_id,
             "decisions": DecisionFactory(run=self.run).pk,
             "kernels": self.kernel.pk,

@@ -32,6 +32,7 @@ from apps.training.lifecycle import RunState
 from apps.training.models import RunKind, TrainingRun
 from tests.contracts.audit_cases import (
     alias_of_a_kernel,
+    cache_plan,
     declared_tag,
     report_of_an_empty_trail,
     retention_plan,
@@ -266,6 +267,26 @@ def _(world: World) -> Call:
 @write("POST /api/v1/retention/plans/{id}/discard", "retention.transition")
 def _(world: World) -> Call:
     return Call(id=retention_plan(SYSTEM).pk, body={"reason": "no"})
+
+
+@write("POST /api/v1/cache/optimize", "cache.planned")
+def _(world: World) -> Call:
+    return Call(body={"reason": "monthly"})
+
+
+@write("POST /api/v1/cache/plans/{id}/apply", "cache.applying")
+def _(world: World) -> Call:
+    return Call(id=cache_plan(SYSTEM).pk)
+
+
+@write("POST /api/v1/cache/plans/{id}/cancel", "cache.cancelled")
+def _(world: World) -> Call:
+    return Call(id=cache_plan(SYSTEM).pk, body={"reason": "no"})
+
+
+@write("DELETE /api/v1/operations/{id}", "cache.cancelled")
+def _(world: World) -> Call:
+    return Call(id=cache_plan(SYSTEM, applying=True).pk)
 
 
 @write("POST /api/v1/kernels/{id}/retire", "kernel.retired")

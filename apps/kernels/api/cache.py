@@ -17,9 +17,9 @@ from apps.kernels import selectors, services
 from apps.kernels.api.cache_forms import (
     CachePlanDetail,
     CachePlanSerializer,
+    CacheStatsSerializer,
     NewCachePlan,
     StatsQuestion,
-    StatsSerializer,
     told,
 )
 from apps.kernels.api.serializers import Reason
@@ -30,12 +30,12 @@ from apps.kernels.operations import operation_of
 
 
 class StatsView(ApiView):
-    serializer_class = StatsSerializer
+    serializer_class = CacheStatsSerializer
     scopes = {"GET": "library:read"}
     query_parameters = frozenset({"scope", "window"})
 
     @extend_schema(
-        responses=StatsSerializer,
+        responses=CacheStatsSerializer,
         parameters=[
             OpenApiParameter("scope", str, enum=SCOPES, default="fleet", description="all processes, or this one"),
             OpenApiParameter(

@@ -10,7 +10,6 @@ from apps.core.serializers import Choice, Flag, Identifier, StrictSerializer
 from apps.kernels.api.serializers import Reason
 from apps.kernels.cache import reporting
 from apps.kernels.cache.config import POLICIES
-from apps.kernels.cache.planning import MAX_MOVES
 from apps.kernels.cache.segments import TierName
 from apps.kernels.cache.stats import SIZE_CLASSES
 from apps.kernels.lifecycle import CachePlanState
@@ -30,7 +29,7 @@ class StatsQuestion(StrictSerializer):
 # --- What was counted
 
 
-class LatencySerializer(serializers.Serializer[reporting.Latency]):
+class CacheLatencySerializer(serializers.Serializer[reporting.Latency]):
     """Milliseconds; null where there were no hits. A percentile is at most 21 % off."""
 
     mean_ms = serializers.FloatField(allow_null=True)
@@ -39,7 +38,7 @@ class LatencySerializer(serializers.Serializer[reporting.Latency]):
     p99_ms = serializers.FloatField(allow_null=True)
 
 
-class CountsSerializer(serializers.Serializer[reporting.Counts]):
+class CacheCountsSerializer(serializers.Serializer[reporting.Counts]):
     hits = serializers.IntegerField(help_text="reads that it answered, segment by segment (4 MiB)")
     misses = serializers.IntegerField(help_text="reads for which it was asked and had nothing")
     hit_rate = serializers.FloatField(allow_null=True, help_text="hits among the reads that came as far as this tier")
@@ -56,64 +55,64 @@ class CountsSerializer(serializers.Serializer[reporting.Counts]):
     errors = serializers.IntegerField(  # type: ignore[assignment]  # declared fields leave the class
         help_text="times that it did not answer, or not in time"
     )
-    latency = LatencySerializer()
+    latency = CacheLatencySerializer()
 
 
-class SizeClassSerializer(CountsSerializer):
+class CacheSizeClassSerializer(CacheCountsSerializer):
     """What a tier did for blobs of one size class."""
 
     size = serializers.ChoiceField(choices=SIZE_CLASSES, help_text="of the largest blob in the class")
 
 
-class BucketSerializer(serializers.Serializer[reporting.Bucket]):
+class CacheBucketSerializer(serializers.Serializer[reporting.Bucket]):
     le_ms = serializers.FloatField(allow_null=True, help_text="the upper bound; null: more than 10 s")
     hits = serializers.IntegerField()
 
 
-class TierSerializer(CountsSerializer):
+class CacheTierSerializer(CacheCountsSerializer):
     """What a tier did. Buckets and size classes in which nothing was counted are left out."""
 
-    buckets = BucketSerializer(many=True, help_text="hits by how long they took; bounds are 12 to a decade, from 1 us")
-    by_size = SizeClassSerializer(many=True)
+    buckets = CacheBucketSerializer(many=True, help_text="hits by how long they took; 12 bounds to a decade, from 1 us")
+    by_size = CacheSizeClassSerializer(many=True)
 
 
-class TiersSerializer(serializers.Serializer[Any]):
+class CacheTiersSerializer(serializers.Serializer[Any]):
     """L1 the memory of a process, L2 Redis, L3 PostgreSQL, L4 the object storage."""
 
-    l1 = TierSerializer()
-    l2 = TierSerializer()
-    l3 = TierSerializer()
-    l4 = TierSerializer()
+    l1 = CacheTierSerializer()
+    l2 = CacheTierSerializer()
+    l3 = CacheTierSerializer()
+    l4 = CacheTierSerializer()
 
 
 # --- How it is now
 
 
-class MemorySerializer(serializers.Serializer[reporting.MemoryReport]):
+class CacheMemorySerializer(serializers.Serializer[reporting.MemoryReport]):
     bytes = serializers.IntegerField()
     budget = serializers.IntegerField()
     entries = serializers.IntegerField(help_text="segments")
     policy = serializers.ChoiceField(choices=POLICIES, help_text="who leaves first")
 
 
-class BreakerSerializer(serializers.Serializer[reporting.BreakerReport]):
+class CacheBreakerSerializer(serializers.Serializer[reporting.BreakerReport]):
     tier = serializers.ChoiceField(choices=[str(name) for name in TierName])
     state = serializers.ChoiceField(choices=BREAKER_STATES, help_text="open: the process leaves the tier alone")
     since = serializers.DateTimeField()
 
 
-class ProcessSerializer(serializers.Serializer[reporting.ProcessReport]):
+class CacheProcessSerializer(serializers.Serializer[reporting.ProcessReport]):
     """A process that serves, as it described itself within the last half-minute."""
 
     name = serializers.CharField(help_text="host and process id")
     role = serializers.CharField(help_text="the program that it runs")
     started_at = serializers.DateTimeField()
     published_at = serializers.DateTimeField()
-    l1 = MemorySerializer()
-    breakers = BreakerSerializer(many=True)
+    l1 = CacheMemorySerializer()
+    breakers = CacheBreakerSerializer(many=True)
 
 
-class RedisSerializer(serializers.Serializer[reporting.RedisReport]):
+class CacheRedisSerializer(serializers.Serializer[reporting.RedisReport]):
     """The server of L2. The numbers are null while it does not answer."""
 
     used_bytes = serializers.IntegerField(allow_null=True)
@@ -123,26 +122,26 @@ class RedisSerializer(serializers.Serializer[reporting.RedisReport]):
     problem = serializers.CharField(help_text="why it does not answer; empty: it does")
 
 
-class StoredSerializer(serializers.Serializer[reporting.Stored]):
+class CacheStoredSerializer(serializers.Serializer[reporting.Stored]):
     blobs = serializers.IntegerField()
     bytes = serializers.IntegerField()
 
 
-class HeldSerializer(serializers.Serializer[reporting.Held]):
+class CacheHeldSerializer(serializers.Serializer[reporting.Held]):
     kernels = serializers.IntegerField()
     bytes = serializers.IntegerField()
 
 
-class StorageTiersSerializer(serializers.Serializer[Any]):
+class CacheStorageSerializer(serializers.Serializer[Any]):
     """hot: may live in L1 and L2; warm: L3; cold: L4 alone; archive: L4, and not read until it is moved."""
 
-    hot = HeldSerializer()
-    warm = HeldSerializer()
-    cold = HeldSerializer()
-    archive = HeldSerializer()
+    hot = CacheHeldSerializer()
+    warm = CacheHeldSerializer()
+    cold = CacheHeldSerializer()
+    archive = CacheHeldSerializer()
 
 
-class OwedSerializer(serializers.Serializer[Any]):
+class CacheOwedSerializer(serializers.Serializer[Any]):
     """Rows of each kind."""
 
     fill = serializers.IntegerField(help_text="bytes for L2")
@@ -151,30 +150,30 @@ class OwedSerializer(serializers.Serializer[Any]):
     changed = serializers.IntegerField(help_text="kernels of which the processes must hear")
 
 
-class QueueSerializer(serializers.Serializer[reporting.QueueReport]):
+class CacheQueueSerializer(serializers.Serializer[reporting.QueueReport]):
     """What committed writes still owe to the other tiers. Nothing of it is ever given up."""
 
-    rows = OwedSerializer()
+    rows = CacheOwedSerializer()
     failing = serializers.IntegerField(help_text="of them, those that have failed; they are tried again")
     oldest_at = serializers.DateTimeField(allow_null=True)
     error = serializers.CharField(help_text="of the row that has failed most often")
 
 
-class GaugesSerializer(serializers.Serializer[reporting.Gauges]):
-    processes = ProcessSerializer(many=True)
-    l2 = RedisSerializer(allow_null=True, help_text="null: there is no L2")
-    l3 = StoredSerializer()
-    l4 = StoredSerializer()
-    storage_tiers = StorageTiersSerializer()
-    queue = QueueSerializer()
-    pinned = HeldSerializer(help_text="what live runs hold")
+class CacheGaugesSerializer(serializers.Serializer[reporting.Gauges]):
+    processes = CacheProcessSerializer(many=True)
+    l2 = CacheRedisSerializer(allow_null=True, help_text="null: there is no L2")
+    l3 = CacheStoredSerializer()
+    l4 = CacheStoredSerializer()
+    storage_tiers = CacheStorageSerializer()
+    queue = CacheQueueSerializer()
+    pinned = CacheHeldSerializer(help_text="what live runs hold")
 
 
-class StatsSerializer(serializers.Serializer[Any]):
+class CacheStatsSerializer(serializers.Serializer[Any]):
     scope = serializers.ChoiceField(choices=reporting.SCOPES)
     window = serializers.ChoiceField(choices=reporting.WINDOWS)
-    tiers = TiersSerializer()
-    now = GaugesSerializer()
+    tiers = CacheTiersSerializer()
+    now = CacheGaugesSerializer()
 
 
 def told(scope: str, window: str) -> dict[str, Any]:
@@ -182,7 +181,7 @@ def told(scope: str, window: str) -> dict[str, Any]:
     counted = reporting.counted(scope, window)
     tiers = {str(name): reporting.tier(counted, name) for name in TierName}
     answer = {"scope": scope, "window": window, "tiers": tiers, "now": reporting.gauges(scope)}
-    return dict(StatsSerializer(answer).data)
+    return dict(CacheStatsSerializer(answer).data)
 
 
 # --- Plans
@@ -193,7 +192,7 @@ class CachePlanSerializer(serializers.ModelSerializer[CachePlan]):
 
     kind = serializers.ChoiceField(choices=CachePlanKind.choices, read_only=True)
     state = serializers.ChoiceField(choices=choices(CachePlanState), read_only=True)
-    move_count = serializers.IntegerField(read_only=True, max_value=MAX_MOVES)
+    move_count = serializers.IntegerField(read_only=True)
 
     class Meta:
         model = CachePlan
@@ -211,7 +210,7 @@ class CachePlanSerializer(serializers.ModelSerializer[CachePlan]):
         read_only_fields = fields
 
 
-class MoveSerializer(serializers.Serializer[Any]):
+class CacheMoveSerializer(serializers.Serializer[Any]):
     """``from`` and ``to`` are storage tiers, or l3 and l2 for what is to be loaded."""
 
     kernel = serializers.UUIDField()
@@ -226,7 +225,7 @@ class MoveSerializer(serializers.Serializer[Any]):
         return {**super().get_fields(), **dict(places)}
 
 
-class StorageBytesSerializer(serializers.Serializer[Any]):
+class CacheStorageBytesSerializer(serializers.Serializer[Any]):
     """Bytes by storage tier."""
 
     hot = serializers.IntegerField()
@@ -235,33 +234,33 @@ class StorageBytesSerializer(serializers.Serializer[Any]):
     archive = serializers.IntegerField()
 
 
-class FactsSerializer(serializers.Serializer[Any]):
+class CacheFactsSerializer(serializers.Serializer[Any]):
     """What the plan was made from, and what it would come to."""
 
     kernels = serializers.IntegerField(help_text="that have bytes")
     held = serializers.IntegerField(help_text="of them, those that live runs hold")
-    bytes_before = StorageBytesSerializer()
-    bytes_after = StorageBytesSerializer()
+    bytes_before = CacheStorageBytesSerializer()
+    bytes_after = CacheStorageBytesSerializer()
 
 
-class LeftSerializer(serializers.Serializer[Any]):
+class CacheLeftSerializer(serializers.Serializer[Any]):
     kernel = serializers.UUIDField()
     name = serializers.CharField()
     reason = serializers.CharField()
 
 
-class ResultSerializer(serializers.Serializer[Any]):
+class CacheResultSerializer(serializers.Serializer[Any]):
     moved = serializers.IntegerField()
     bytes = serializers.IntegerField()
-    left = LeftSerializer(many=True, help_text="what stayed where it was, and why")
+    left = CacheLeftSerializer(many=True, help_text="what stayed where it was, and why")
 
 
 class CachePlanDetail(CachePlanSerializer):
     """At most 500 moves: what is left is in the next plan. ``result`` is null until the plan was applied."""
 
     move_count = serializers.SerializerMethodField()  # type: ignore[assignment]
-    moves = MoveSerializer(many=True, read_only=True)
-    facts = FactsSerializer(read_only=True)
+    moves = CacheMoveSerializer(many=True, read_only=True)
+    facts = CacheFactsSerializer(read_only=True)
     result = serializers.SerializerMethodField()
 
     class Meta(CachePlanSerializer.Meta):
@@ -271,7 +270,7 @@ class CachePlanDetail(CachePlanSerializer):
     def get_move_count(self, plan: CachePlan) -> int:
         return len(plan.moves)
 
-    @extend_schema_field(ResultSerializer(allow_null=True))
+    @extend_schema_field(CacheResultSerializer(allow_null=True))
     def get_result(self, plan: CachePlan) -> Any:
         return plan.result or None
 

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from apps.kernels.api import aliases, binary, lineage, proposals, retention, search, tag_keys, variants, views
+from apps.kernels.api import aliases, binary, cache, lineage, proposals, retention, search, tag_keys, variants, views
 
 urlpatterns = [
     path("kernels", views.KernelListView.as_view()),
@@ -30,6 +30,12 @@ urlpatterns = [
     path("retention/plans/<uuid:id>/approve", retention.ApproveView.as_view()),
     path("retention/plans/<uuid:id>/apply", retention.ApplyView.as_view()),
     path("retention/plans/<uuid:id>/discard", retention.DiscardView.as_view()),
+    path("cache/stats", cache.StatsView.as_view()),
+    path("cache/optimize", cache.OptimiseView.as_view()),
+    path("cache/plans", cache.PlanListView.as_view()),
+    path("cache/plans/<uuid:id>", cache.PlanView.as_view()),
+    path("cache/plans/<uuid:id>/apply", cache.ApplyView.as_view()),
+    path("cache/plans/<uuid:id>/cancel", cache.CancelView.as_view()),
     path("tag-keys", tag_keys.TagKeyListView.as_view()),
     path("tag-keys/<uuid:id>", tag_keys.TagKeyView.as_view()),
     path("blueprints/propose", proposals.ProposeView.as_view()),
