@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -84,9 +85,22 @@ def problems(found: CacheConfig) -> list[str]:
         wrong.append(f"{variable('policy')} must be one of {', '.join(POLICIES)}")
     if found.write not in WRITES:
         wrong.append(f"{variable('write')} must be one of {', '.join(WRITES)}")
-    if found.l2_url and not found.l2_url.startswith(("redis://", "rediss://", "unix://")):
-        wrong.append(f"{variable('l2_url')} must begin with redis://, rediss:// or unix://")
-    return wrong
+    return [*wrong, *_url_problems(found)]
+
+
+def _url_problems(found: CacheConfig) -> list[str]:
+    if not found.l2_url:
+        return []
+    name, parts = variable("l2_url"), urlsplit(found.l2_url)
+    if parts.scheme not in {"redis", "rediss", "unix"}:
+        return [f"{name} must begin with redis://, rediss:// or unix://"]
+    try:
+        parts.port  # noqa: B018 - it is read to be checked
+    except ValueError:
+        return [f"{name} has a port that is no number up to 65535"]
+    if found.l2_cluster and parts.path not in {"", "/", "/0"}:
+        return [f"{name} must name database 0: a cluster has no other"]
+    return []
 
 
 def variable(name: str) -> str:

@@ -83,8 +83,8 @@ class _Way:
 _flights: Flights[Found] = Flights()
 
 
-def read(digest: str, index: int, *, keep_in_memory: bool) -> Found:
-    """Segment ``index`` of a blob, verified. ``keep_in_memory``: it may enter L1.
+def read(digest: str, index: int, *, keep_in_memory: bool, blob_size: int | None = None) -> Found:
+    """Segment ``index`` of a blob, verified. ``keep_in_memory``: it may enter L1. ``blob_size``: where it is known.
 
     Raises:
         NotFound: there is no such blob, or it ends before. Conflict: it is archived. CorruptKernel: no tier has the
@@ -95,9 +95,9 @@ def read(digest: str, index: int, *, keep_in_memory: bool) -> Found:
     if segment is not None:
         return way.arrived(segment, TierName.L1, offset=index * SEGMENT_BYTES)
     if connection.in_atomic_block:
-        return _below(found, digest, index, way)
+        return _below(found, digest, index, way, blob_size)
     heard = follower.events
-    below, was_spared = _flights.once((digest, index), lambda: _below(found, digest, index, way))
+    below, was_spared = _flights.once((digest, index), lambda: _below(found, digest, index, way, blob_size))
     if was_spared:
         stats.count(below.tier, "coalesced", size=below.segment.blob_size)
     elif keep_in_memory and found.memory.put(digest, index, below.segment, cost=sum(below.seconds.values())):
@@ -128,9 +128,9 @@ def read_chunks(digest: str, start: int, stop: int) -> Found | None:
     return None
 
 
-def _below(found: Tiers, digest: str, index: int, way: _Way) -> Found:
+def _below(found: Tiers, digest: str, index: int, way: _Way, blob_size: int | None) -> Found:
     """From below L1: L2, or what the tiers of truth say, which then is put into L2."""
-    if found.redis is None:
+    if found.redis is None or (blob_size or 0) > config().l2_largest:  # there it is not: nobody waits for it
         return _truth(found, digest, index, way)
     segment = way.ask(TierName.L2, lambda: _known(found.redis, digest, index))
     if segment is not None:

@@ -11,18 +11,40 @@ import structlog
 from django.db import transaction
 from django.utils import timezone
 
-from apps.core.errors import ServiceError
+from apps.core.errors import ServiceError, Unavailable
 from apps.kernels.cache import changes, filling, mover
 from apps.kernels.cache.segments import CorruptSegment, TierAway
+from apps.kernels.cache.tiers import tiers
 from apps.kernels.models import CacheOutbox, OutboxKind
 
 log = structlog.get_logger(__name__)
 
 LONGEST_PAUSE = timedelta(minutes=10)
 
+
+def _copy(digest: str) -> None:
+    """As ``mover.copy``, but a storage that did not answer lately is left alone: each call would wait for it.
+
+    Raises:
+        TierAway, ServiceError, CorruptKernel.
+    """
+    breaker = tiers().storage.breaker
+    if not breaker.allows():
+        raise TierAway("the object storage did not answer lately")
+    try:
+        mover.copy(digest)
+    except Unavailable:
+        breaker.failed()
+        raise
+    except BaseException:
+        breaker.succeeded()
+        raise
+    breaker.succeeded()
+
+
 STEPS: dict[str, Callable[[str], object]] = {
     OutboxKind.FILL: filling.fill_anew,
-    OutboxKind.COPY: mover.copy,
+    OutboxKind.COPY: _copy,
     OutboxKind.FORGET: changes.forget,
     OutboxKind.CHANGED: changes.tell_changed,
 }

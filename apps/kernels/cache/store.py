@@ -42,8 +42,8 @@ class Reading(Iterator[bytes]):
         """Which tier had the first segment."""
         self.seconds: dict[TierName, float] = first.seconds
         """How long each tier was asked for it."""
-        size = first.segment.blob_size
-        self._pieces = self._cut(first, start, size if stop is None else min(stop, size))
+        self.blob_size = first.segment.blob_size
+        self._pieces = self._cut(first, start, self.blob_size if stop is None else min(stop, self.blob_size))
 
     def __next__(self) -> bytes:
         return next(self._pieces)
@@ -56,7 +56,9 @@ class Reading(Iterator[bytes]):
                 yield data[at - offset : min(at + CHUNK_BYTES, end) - offset]
             start = end
             if start < stop:
-                found = reading.read(self._digest, start // SEGMENT_BYTES, keep_in_memory=self._keep)
+                found = reading.read(
+                    self._digest, start // SEGMENT_BYTES, keep_in_memory=self._keep, blob_size=self.blob_size
+                )
 
 
 class KernelStore:
