@@ -37,6 +37,9 @@ class OperationState(StrEnum):
     CANCELLED = "cancelled"
 
 
+STATES = choices(OperationState)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """``kind`` says what is done ("cache.warm"), ``subject`` is the address of what it is done to."""
@@ -89,7 +92,7 @@ class OperationSerializer(serializers.Serializer[Operation]):
 
     id = serializers.UUIDField()
     kind = serializers.CharField(help_text="what is done, e.g. cache.optimise")
-    state = serializers.ChoiceField(choices=choices(OperationState))
+    state = serializers.ChoiceField(choices=STATES)
     progress = ProgressSerializer(source="*")
     result = JSONObject(allow_null=True, help_text="what came of it; null until it has succeeded")
     problem = serializers.CharField(allow_null=True, help_text="why it failed; null unless it did")

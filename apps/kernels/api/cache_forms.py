@@ -15,6 +15,7 @@ from apps.kernels.cache.stats import SIZE_CLASSES
 from apps.kernels.lifecycle import CachePlanState
 from apps.kernels.models import CachePlan, CachePlanKind, StorageTier
 
+TIERS = [str(name) for name in TierName]
 PLACES = (*StorageTier.values, str(TierName.L3), str(TierName.L2))
 BREAKER_STATES = ("closed", "open", "half-open")
 
@@ -96,7 +97,7 @@ class CacheMemorySerializer(serializers.Serializer[reporting.MemoryReport]):
 
 
 class CacheBreakerSerializer(serializers.Serializer[reporting.BreakerReport]):
-    tier = serializers.ChoiceField(choices=[str(name) for name in TierName])
+    tier = serializers.ChoiceField(choices=TIERS)
     state = serializers.ChoiceField(choices=BREAKER_STATES, help_text="open: the process leaves the tier alone")
     since = serializers.DateTimeField()
 
