@@ -88,6 +88,17 @@ def nats(value: object) -> str:
     return text if text == MISSING else f"{text}\u00a0nats"
 
 
+def latency(value: object) -> str:
+    """Milliseconds: .0123 -> '12.3 \u00b5s', 1234 -> '1.23 s'."""
+    number = _number(value)
+    if number is None:
+        return MISSING
+    for least, factor, unit in ((1000, 1e-3, "s"), (1, 1, "ms"), (0, 1e3, "\u00b5s")):
+        if number >= least:
+            return f"{number * factor:.3g}\u00a0{unit}"
+    return MISSING
+
+
 def duration(value: object) -> str:
     """A timedelta or seconds: '1 h 04 min', '12 min', '3.2 s'."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else _number(value)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from apps.audit.lifecycle import ReportState
 from apps.blueprints.lifecycle import VersionState
 from apps.checkpoints.lifecycle import CheckpointState
-from apps.kernels.lifecycle import KernelState, PlanState
+from apps.kernels.lifecycle import CachePlanState, KernelState, PlanState
 from apps.morphogenesis.lifecycle import SeedState
 from apps.training.lifecycle import RunState
 
@@ -78,6 +78,22 @@ PLAN_LOOKS: dict[str, Look] = {
     PlanState.DISCARDED: Look("discarded", "stop", "waiting", "will never be applied"),
 }
 
+CACHE_PLAN_LOOKS: dict[str, Look] = {
+    CachePlanState.PLANNED: Look("to be reviewed", "clock", "held", "moves nothing until it is applied"),
+    CachePlanState.APPLYING: Look("moving", "train", "active", "a worker makes its moves, one after another"),
+    CachePlanState.APPLIED: Look(
+        "applied", "check", "good", "every move was tried: what was left, and why, stands there"
+    ),
+    CachePlanState.FAILED: Look("failed", "cross", "bad", "could not be carried out to its end"),
+    CachePlanState.CANCELLED: Look("cancelled", "stop", "waiting", "given up; what had moved stays moved"),
+}
+
+BREAKER_LOOKS: dict[str, Look] = {
+    "closed": Look("closed", "check", "good", "the tier is asked as usual"),
+    "half-open": Look("half-open", "clock", "held", "one call finds out whether the tier is back"),
+    "open": Look("open", "cross", "bad", "the tier failed: it is left alone for a while, reads go past it"),
+}
+
 CHECKPOINT_LOOKS: dict[str, Look] = {
     CheckpointState.STAGING: Look("staging", "clock", "waiting", "is being written"),
     CheckpointState.COMMITTED: Look("committed", "check", "good", "complete: a run can go on from it"),
@@ -98,6 +114,8 @@ LOOKS: dict[str, dict[str, Look]] = {
     "kernel": KERNEL_LOOKS,
     "version": VERSION_LOOKS,
     "plan": PLAN_LOOKS,
+    "cache_plan": CACHE_PLAN_LOOKS,
+    "breaker": BREAKER_LOOKS,
     "checkpoint": CHECKPOINT_LOOKS,
     "report": REPORT_LOOKS,
 }

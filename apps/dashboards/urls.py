@@ -4,6 +4,7 @@ from django.urls import path
 
 from apps.dashboards.views import (
     audit,
+    cache,
     checkpoints,
     fleet,
     library,
@@ -16,6 +17,7 @@ from apps.dashboards.views import (
     session,
     versions,
 )
+from apps.kernels.models import CachePlanKind
 
 app_name = "dashboards"
 
@@ -46,6 +48,15 @@ urlpatterns = [
     ),
     path("library/blueprints/<uuid:blueprint_id>", versions.blueprint, name="blueprint"),
     path("library/blueprints/<uuid:blueprint_id>/diff", versions.diff, name="version-diff"),
+    path("cache", cache.overview, name="cache"),
+    path("cache/latencies/<slug:tier>", cache.table, name="cache-table"),
+    path("cache/latencies/<slug:tier>.csv", cache.csv_file, name="cache-csv"),
+    *(path(f"cache/{kind}", cache.make, {"kind": kind}, f"cache-{kind}") for kind in CachePlanKind.values),
+    path("cache/plans/<uuid:plan_id>", cache.review, name="cache-plan"),
+    *(
+        path(f"cache/plans/<uuid:plan_id>/{step}", cache.take, {"step": step}, f"cache-plan-{step}")
+        for step in cache.STEPS
+    ),
     path("checkpoints", checkpoints.listing, name="checkpoints"),
     path("fleet", fleet.overview, name="fleet"),
     path("audit", audit.listing, name="audit"),

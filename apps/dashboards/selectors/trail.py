@@ -15,7 +15,7 @@ from apps.audit.search import Position, Search, search
 from apps.blueprints.models import Blueprint, BlueprintVersion
 from apps.checkpoints.models import Checkpoint
 from apps.core.ids import parse_id
-from apps.kernels.models import Kernel, KernelAlias, RetentionPlan, RetentionPolicy
+from apps.kernels.models import CachePlan, Kernel, KernelAlias, RetentionPlan, RetentionPolicy
 from apps.training.models import Seed, TrainingRun
 
 PAGE_SIZE = 50
@@ -212,6 +212,11 @@ def _plans(ids: set[UUID]) -> Read:
         )
 
 
+def _cache_plans(ids: set[UUID]) -> Read:
+    for plan in CachePlan.objects.filter(pk__in=ids).only("kind"):
+        yield plan.pk, Named(str(plan), reverse("dashboards:cache-plan", args=[plan.pk]))
+
+
 def _seeds(ids: set[UUID]) -> Read:
     for seed in Seed.objects.filter(pk__in=ids).select_related("slot", "run"):
         page = reverse("dashboards:run", args=[seed.run_id])
@@ -234,6 +239,7 @@ READERS = {
     "alias": _aliases,
     "retention_policy": _policies,
     "retention_plan": _plans,
+    "cache_plan": _cache_plans,
     "seed": _seeds,
     "checkpoint": _checkpoints,
 }

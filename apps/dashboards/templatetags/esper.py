@@ -26,6 +26,7 @@ for reading in (
     numbers.plain,
     numbers.nats,
     numbers.fixed,
+    numbers.latency,
     numbers.duration,
 ):
     register.filter(reading.__name__, reading)
@@ -33,6 +34,7 @@ for reading in (
 RAIL: tuple[tuple[str, str, str, Scope], ...] = (
     ("Runs", "dashboards:runs", "/runs", Scope.RUNS_READ),
     ("Library", "dashboards:library", "/library", Scope.LIBRARY_READ),
+    ("Cache", "dashboards:cache", "/cache", Scope.LIBRARY_READ),
     ("Checkpoints", "dashboards:checkpoints", "/checkpoints", Scope.RUNS_READ),
     ("Fleet", "dashboards:fleet", "/fleet", Scope.RUNS_READ),
     ("Audit", "dashboards:audit", "/audit", Scope.AUDIT_READ),
