@@ -232,6 +232,8 @@ def _archived(found: Tiers, digest: str, index: int) -> Segment | None:
     require_readable(digest)
     if not described.has_copy:
         return None
+    if described.blob_size <= CHUNK_BYTES and described.digests[0].hex() != digest:
+        raise CorruptKernel(digest, 0)
     return found.storage.read(digest, index, digests=described.digests, blob_size=described.blob_size)
 
 
