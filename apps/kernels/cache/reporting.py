@@ -343,6 +343,7 @@ def _time(seconds: float) -> datetime:
 
 def _silent(error: Unavailable) -> Unavailable:
     return Unavailable(
-        f"{error.detail}; scope=process tells what the process that answers has counted since it started",
+        f"{error.detail}. Is the broker (BROKER_URL) up? GET /api/v1/cache/stats?scope=process still tells what the "
+        "process that answers has counted",
         code=error.code,
     )
