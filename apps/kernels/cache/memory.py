@@ -9,11 +9,12 @@
 
 import os
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
+from apps.kernels.cache import stats
 from apps.kernels.cache.eviction import POLICIES, Entry
 from apps.kernels.cache.segments import CorruptSegment, Segment, TierName, segment_count
 from apps.kernels.models.blobs import MAX_KERNEL_BYTES
@@ -43,9 +44,11 @@ class MemoryCache:
     calls nothing, and so lets no other thread run. Where that does not hold a count is lost now and then, never a
     value."""
 
-    def __init__(self, budget: int, policy: str) -> None:
+    def __init__(self, budget: int, policy: str, *, on_eviction: Callable[[Entry], None] = lambda entry: None) -> None:
+        """``on_eviction`` hears, under the lock, of each that leaves for another."""
         self.budget = budget
         self.policy = policy
+        self._on_eviction = on_eviction
         self._lock = threading.Lock()
         self._hits_of_the_gone = self._misses = self._insertions = self._evictions = self._rejected = 0
         self._empty()
@@ -82,6 +85,7 @@ class MemoryCache:
                 return False
             for entry in leaving:
                 self._forget(entry)
+                self._on_eviction(entry)
             self._evictions += len(leaving)
             self._policy.insert(newcomer)
             self._bytes += size
@@ -155,13 +159,17 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+def _count(entry: Entry) -> None:
+    stats.count(TierName.L1, "evictions", size=entry.value.blob_size)
+
+
 class MemoryTier:
     """L1 of this process."""
 
     name = TierName.L1
 
     def __init__(self, budget: int, policy: str) -> None:
-        self.cache = MemoryCache(budget, policy)
+        self.cache = MemoryCache(budget, policy, on_eviction=_count)
 
     def get(self, digest: str, index: int) -> Segment | None:
         """Raises CorruptSegment: the memory holds something else than was put there; it is dropped."""

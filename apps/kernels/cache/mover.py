@@ -26,13 +26,22 @@ from apps.audit.watched import image
 from apps.core.actors import SYSTEM, Actor
 from apps.core.errors import Conflict, NotFound, ServiceError, Unavailable
 from apps.core.locks import alone
-from apps.kernels.cache import archive, chunks, outbox
+from apps.kernels.cache import archive, chunks, outbox, stats
 from apps.kernels.cache.chunks import CorruptKernel
 from apps.kernels.cache.references import IN_DATABASE, digests_of, missed, stored_twice, tiers_of
+from apps.kernels.cache.segments import TierName
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import CHUNK_BYTES, BlobAccess, Kernel, KernelBlob, KernelUse, StorageTier
 
 log = structlog.get_logger(__name__)
+
+TIER_OF = {
+    StorageTier.HOT: TierName.L2,
+    StorageTier.WARM: TierName.L3,
+    StorageTier.COLD: TierName.L4,
+    StorageTier.ARCHIVE: TierName.L4,
+}
+"""Storage tier -> the fastest tier that the bytes are wanted in."""
 
 
 def move(kernel: Kernel, *, to: StorageTier, actor: Actor, reason: str = "") -> Kernel:
@@ -122,6 +131,7 @@ def _settle(kernel: Kernel, digests: list[str], to: StorageTier, actor: Actor, r
             blob.archived_at = timezone.now()
             blob.save()
     if fresh.storage_tier != to:
+        transaction.on_commit(partial(_count, fresh.storage_tier, to, fresh.size))
         before = image(fresh)
         fresh.storage_tier = to
         fresh.save()
@@ -137,6 +147,14 @@ def _settle(kernel: Kernel, digests: list[str], to: StorageTier, actor: Actor, r
     for digest in digests:
         transaction.on_commit(partial(release, digest))
     return fresh
+
+
+def _count(source: str, target: str, size: int | None) -> None:
+    """A move up is a promotion into the tier that it comes to, a move down a demotion out of the one that it leaves."""
+    if TIER_OF[target] < TIER_OF[source]:
+        stats.count(TIER_OF[target], "promotions", size=size)
+    elif TIER_OF[target] > TIER_OF[source]:
+        stats.count(TIER_OF[source], "demotions", size=size)
 
 
 def lock_blobs(digests: Iterable[str]) -> list[KernelBlob]:
@@ -221,6 +239,7 @@ def copy(digest: str) -> None:
         if not KernelBlob.objects.filter(pk=digest, freed_at=None, in_database=True, archived_at=None).exists():
             return
         archive.store(digest, _stored(digest))
+        stats.count(TierName.L4, "fills", size=None)
         blob = KernelBlob.objects.select_for_update().filter(pk=digest, freed_at=None).first()
         if blob is not None:
             blob.archived_at = timezone.now()
