@@ -35,7 +35,7 @@ from apps.kernels.models import CHUNK_BYTES, BlobAccess, Kernel, KernelBlob, Ker
 
 log = structlog.get_logger(__name__)
 
-TIER_OF = {
+TIER_OF: dict[str, TierName] = {
     StorageTier.HOT: TierName.L2,
     StorageTier.WARM: TierName.L3,
     StorageTier.COLD: TierName.L4,
