@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 from celery import shared_task
+from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
 from apps.accounts.models import User
@@ -162,6 +163,11 @@ def carry_out_cache_plan(plan_id: str) -> None:
         services.carry_out_cache_plan(plan=plan, actor=WORKER)
     except Conflict as error:
         log.info("cache_plan_carried_out_elsewhere", plan=plan_id, reason=error.detail)
+    except (DatabaseError, InterfaceError):  # it goes on once the database answers
+        raise
+    except Exception as error:  # a mistake of ours: tried again, it would only come again
+        services.fail_cache_plan(plan=plan, problem=f"{type(error).__name__}: {error}", actor=WORKER)
+        raise
 
 
 @shared_task

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from celery import current_app
-from django.db import connection
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from apps.audit.models import AuditEvent
 from apps.core.actors import SYSTEM, WORKER
 from apps.core.errors import Conflict, InvalidTransition, Unavailable
 from apps.kernels import services, tasks
+from apps.kernels.cache import mover
 from apps.kernels.cache.tiers import tiers
 from apps.kernels.lifecycle import CachePlanState
 from apps.kernels.models import CachePlan, CachePlanKind, Kernel, KernelBlob, KernelUse, StorageTier
@@ -31,6 +32,14 @@ class Killed(BaseException):
 
 def kill(done: int, total: int) -> None:
     raise Killed
+
+
+def broken(*args: Any, **kwargs: Any) -> None:
+    raise ZeroDivisionError("division by zero")
+
+
+def silent(*args: Any, **kwargs: Any) -> None:
+    raise OperationalError("the connection is closed")
 
 
 def state_of(plan: CachePlan) -> str:
@@ -260,6 +269,29 @@ class TestTasks:
 
         assert state_of(plan) == CachePlanState.APPLIED
         assert AuditEvent.objects.filter(type="cache.applied").count() == 1
+
+    def test_a_plan_that_stumbles_over_a_mistake_of_ours_fails_and_says_so(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plan = applying()
+        monkeypatch.setattr(mover, "move", broken)
+
+        with pytest.raises(ZeroDivisionError):
+            tasks.carry_out_cache_plan(str(plan.pk))
+
+        plan.refresh_from_db()
+        assert (plan.state, plan.problem) == (CachePlanState.FAILED, "ZeroDivisionError: division by zero")
+
+    def test_a_database_that_breaks_off_leaves_the_plan_for_the_next_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plan = applying()
+        monkeypatch.setattr(mover, "move", silent)
+
+        with pytest.raises(OperationalError):
+            tasks.carry_out_cache_plan(str(plan.pk))
+
+        assert state_of(plan) == CachePlanState.APPLYING
 
     def test_the_schedule_plans_only_where_there_is_something_to_move(self, queued: list[Any]) -> None:
         tasks.rebalance_cache()
