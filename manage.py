@@ -26,10 +26,15 @@ def main() -> int:
     except ImportError:
         sys.stderr.write("Django is not installed for this Python. Run `make setup`, then use .venv/bin/python.\n")
         return 1
+    from django.core.exceptions import ImproperlyConfigured
     from django.db import OperationalError
+    from environs import EnvError
 
     try:
         execute_from_command_line(sys.argv)
+    except (EnvError, ImproperlyConfigured) as error:  # a variable has a wrong value: the message names it
+        sys.stderr.write(f"{error}\n")
+        return 1
     except OperationalError as error:
         reason = str(error).strip().splitlines()[0]
         sys.stderr.write(
