@@ -80,6 +80,7 @@ EXEMPT = {
     "POST /api/v1/kernels/search": "reads: its filter is too large for an URL",
     "POST /admin/logout/": "the session's end is an event through the signal that POST /logout tests",
     "POST /admin/login/": "leads to /login",
+    "POST /admin/kernels/cacheoutbox/{id}/try_again/": "a queue: what its rows do when they are tried has its events",
 }
 
 
@@ -640,6 +641,36 @@ def _(world: World) -> Call:
 @write("POST /library/retirement/plans/{id}/discard", "retention.transition")
 def _(world: World) -> Call:
     return Call(id=retention_plan(SYSTEM).pk, body={"reason": "no"})
+
+
+@write("POST /cache/optimise", "cache.planned")
+def _(world: World) -> Call:
+    return Call(body={"reason": "monthly"})
+
+
+@write("POST /cache/warm", "cache.planned")
+def _(world: World) -> Call:
+    return Call()
+
+
+@write("POST /cache/plans/{id}/apply", "cache.applying")
+def _(world: World) -> Call:
+    return Call(id=cache_plan(SYSTEM).pk, body={"reason": "looked at"})
+
+
+@write("POST /cache/plans/{id}/cancel", "cache.cancelled")
+def _(world: World) -> Call:
+    return Call(id=cache_plan(SYSTEM).pk)
+
+
+@write("POST /admin/kernels/cacheplan/{id}/apply/", "cache.applying")
+def _(world: World) -> Call:
+    return Call(id=cache_plan(SYSTEM).pk, body=YES)
+
+
+@write("POST /admin/kernels/cacheplan/{id}/cancel/", "cache.cancelled")
+def _(world: World) -> Call:
+    return Call(id=cache_plan(SYSTEM).pk, body=YES)
 
 
 def written_report() -> AuditReport:

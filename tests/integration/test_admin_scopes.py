@@ -29,7 +29,7 @@ WRITE = {
         ("kernels.kernel", button): "library:write"
         for button in (
             *("restore", "set_alias", "tag", "pin", "unpin", "hold", "lift_hold", "name_successor"),
-            *("move_tier", "verify", "deprecate", "retire", "quarantine"),
+            *("move_tier", "warm", "verify", "deprecate", "retire", "quarantine"),
         )
     },
     ("kernels.tagkey", "add"): "library:write",
@@ -38,6 +38,8 @@ WRITE = {
     ("kernels.retentionpolicy", "add"): "library:write",
     ("kernels.retentionpolicy", "make_plan"): "library:write",
     **{("kernels.retentionplan", button): "library:write" for button in ("approve", "apply", "discard")},
+    **{("kernels.cacheplan", button): "library:write" for button in ("apply", "cancel")},
+    ("kernels.cacheoutbox", "try_again"): "library:write",
     **{("kernels.kernelalias", button): "library:write" for button in ("protect", "unprotect", "remove")},
     ("blueprints.blueprint", "add"): "library:write",
     ("blueprints.blueprint", "submit_version"): "library:write",

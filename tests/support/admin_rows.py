@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.contrib.admin import AdminSite
 from django.db.models import Model
 from django.urls import URLPattern, URLResolver, reverse
+from django.utils import timezone
 
 from apps.accounts.models import Workspace
 from apps.audit.services import record, request_report
@@ -14,8 +15,8 @@ from apps.blueprints.models import VersionLineage
 from apps.core.actors import SYSTEM
 from apps.core.lineage import LineageKind
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import KernelLineage, KernelVariant, RetentionItem, TagType
-from apps.kernels.services import create_policy, declare_tag, make_plan, set_alias
+from apps.kernels.models import BlobAccess, CacheOutbox, KernelLineage, KernelVariant, RetentionItem, TagType
+from apps.kernels.services import create_policy, declare_tag, make_plan, plan_cache, set_alias
 from apps.training.lifecycle import RunState
 from tests.support import factories
 
@@ -49,6 +50,11 @@ def make_rows() -> dict[str, Model]:
         policy,
         plan,
         plan.items.first() or RetentionItem.objects.create(plan=plan, kernel=kernel, row_version=1, reason="", bytes=0),
+        plan_cache(kind="optimise", actor=SYSTEM),
+        CacheOutbox.objects.create(kind="fill", key=kernel.digest, due_at=timezone.now(), attempts=1, error="away"),
+        BlobAccess.objects.create(
+            digest=kernel.digest, score=2.0, scored_at=timezone.now(), reads=3, last_read_at=timezone.now()
+        ),
         factories.FieldReportFactory(kernel=kernel, run_id=run.pk),
         factories.CheckpointFactory(run_id=run.pk),
         run,

@@ -14,8 +14,11 @@ from apps.accounts.admin_steps import PrettyJSONField, ReasonForm, Step, Togethe
 from apps.audit.models import AuditEvent
 from apps.core.actors import Actor
 from apps.core.admin_display import size
-from apps.core.errors import Conflict
+from apps.core.errors import Conflict, Unavailable
 from apps.kernels import services
+from apps.kernels.cache import CorruptKernel, filling
+from apps.kernels.cache.config import config
+from apps.kernels.cache.segments import TierAway
 from apps.kernels.lifecycle import KERNEL_LIFECYCLE, KernelState
 from apps.kernels.models import Kernel, KernelAlias, KernelUse, RetentionPlan, RetentionPolicy, StorageTier
 from apps.kernels.models.aliases import ALIAS_NAME
@@ -408,6 +411,40 @@ PLAN = Step(
 )
 
 
+def _foretell_warm(kernel: Kernel, data: Mapping[str, Any]) -> tuple[str, ...]:
+    """L2 is no part of the transaction that a preview rolls back."""
+    _require_bytes(kernel)
+    if kernel.storage_tier not in NEAR:
+        raise Conflict(f"it is {kernel.storage_tier}: L2 is filled from the database; move it there first", code="far")
+    if (kernel.size or 0) > config().l2_largest:
+        raise Conflict(f"{size(kernel.size)} are more than L2 keeps of one kernel", code="too_large")
+    return (f"puts {size(kernel.size)} into L2, unless they are there",)
+
+
+def _warm(kernel: Kernel, actor: Actor, data: Mapping[str, Any]) -> int:
+    _foretell_warm(kernel, data)
+    try:
+        return filling.fill(kernel.digest or "")
+    except TierAway as error:
+        raise Unavailable(f"L2 does not answer: {error}", code="l2_away") from error
+    except CorruptKernel as error:
+        raise Conflict(str(error), code="corrupt_kernel") from error
+
+
+WARM = Step(
+    title="Warm",
+    promises=(
+        "The bytes are put into L2: the next read of any process finds them there.",
+        "Tier, state, pins and holds stay; L2 drops it again when others need the room.",
+        "A copy is made, nothing is changed: the audit trail gets no event.",
+    ),
+    done=lambda written: f"{size(written)} are in L2 now" if written else "was in L2 already",
+    call=_warm,
+    form=forms.Form,
+    foretell=_foretell_warm,
+    offered=lambda kernel: _has_bytes(kernel) and kernel.storage_tier in NEAR,
+    icon="local_fire_department",
+)
 STEPS = {
     "restore": RESTORE,
     "set_alias": ALIAS,
@@ -418,6 +455,7 @@ STEPS = {
     "lift_hold": LIFT,
     "name_successor": SUCCESSOR,
     "move_tier": TIER,
+    "warm": WARM,
     "verify": VERIFY,
     "plan_retirement": PLAN,
     "deprecate": DEPRECATE,
