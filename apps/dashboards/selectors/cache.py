@@ -458,7 +458,7 @@ def plan_history(plan: CachePlan) -> list[trail.Line]:
 class Warmth:
     """How near the bytes of one kernel are. ``access`` has ``score_now``; None: they were never read.
 
-    ``in_l2`` None: it is not known, or there is no L2.
+    ``in_l2`` None: it does not answer.
     """
 
     access: Any
@@ -470,6 +470,6 @@ def warmth(digest: str) -> Warmth:
     access = accesses.score_now(BlobAccess.objects.filter(pk=digest)).first()
     redis = tiers().redis
     try:
-        return Warmth(access, None if redis is None else redis.has(digest))
+        return Warmth(access, redis is not None and redis.has(digest))
     except TierAway:
         return Warmth(access, None)

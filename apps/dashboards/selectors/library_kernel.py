@@ -8,6 +8,7 @@ from uuid import UUID
 from apps.audit import selectors as audit
 from apps.dashboards.graph_drawing import Drawing
 from apps.dashboards.selectors import lineage, trail
+from apps.dashboards.selectors.cache import Warmth, warmth
 from apps.dashboards.selectors.outcomes import Outcome, outcomes_of
 from apps.dashboards.spec_drawing import spec_drawing
 from apps.kernels import selectors as kernels
@@ -60,6 +61,8 @@ class KernelPortrait:
     periods: Sequence[AliasPeriod]
     lineage: lineage.Picture
     bytes: Bytes
+    warmth: Warmth | None
+    """None: it has no bytes."""
 
 
 def portrait(kernel_id: UUID) -> KernelPortrait | None:
@@ -88,6 +91,7 @@ def portrait(kernel_id: UUID) -> KernelPortrait | None:
             blob=KernelBlob.objects.filter(pk=kernel.digest).first() if kernel.digest else None,
             holders=KernelUse.objects.filter(kernel=kernel, until=None).count(),
         ),
+        warmth=warmth(kernel.digest) if kernel.digest else None,
     )
 
 
