@@ -1,5 +1,6 @@
 """What only a real server shows: streams, bodies that hide or lie about their length, and workers' signs of life."""
 
+import hashlib
 import http.client
 import json
 import random
@@ -9,12 +10,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.db import transaction
 
 from apps.accounts.roles import Role
-from apps.kernels.cache import changes
+from apps.kernels.cache import KernelStore, changes
 from apps.kernels.cache.segments import SEGMENT_BYTES, SEGMENT_CHUNKS
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import CHUNK_BYTES, Kernel, KernelChunk
+from apps.kernels.models import CHUNK_BYTES, Kernel, KernelChunk, KernelVariant
 from apps.training.models import TrainingRun
 from tests.support.factories import KernelFactory, TokenFactory, UserFactory
 from tests.support.programs import RunningProgram
@@ -85,6 +87,53 @@ def test_bytes_that_turn_out_corrupt_on_the_way_break_off_before_their_announced
     assert broken.value.partial == data[:SEGMENT_BYTES]
     wait_until(lambda: Kernel.objects.get(pk=kernel.pk).state == KernelState.QUARANTINED, seconds=10)
     assert site.ask("GET", f"/api/v1/kernels/{kernel.pk}/binary").status == http.client.CONFLICT
+
+
+def answered_by(response: http.client.HTTPResponse) -> tuple[str, list[str]]:
+    """The tier that answered, and those that were asked, with their times as Server-Timing has them."""
+    asked = [metric.split(";dur=") for metric in response.headers["Server-Timing"].split(", ")]
+    assert all(0 <= float(took) < 20_000 for _, took in asked)
+    return response.headers["X-Esper-Cache-Tier"], [tier for tier, _ in asked]
+
+
+@pytest.mark.parametrize("of", ["kernel", "variant"])
+def test_a_download_tells_which_tier_answered_and_how_long_each_was_asked(site: Site, of: str) -> None:
+    data = random.Random(of).randbytes(2 * SEGMENT_BYTES + 1000)
+    path = kernel_with(data) if of == "kernel" else variant_with(data)
+    changes.forget(hashlib.sha256(data).hexdigest())  # the copies that it was written through to
+
+    def download(start: int = 0, stop: int = len(data)) -> tuple[str, list[str]]:
+        asks_for_part = (start, stop) != (0, len(data))
+        response = site.ask("GET", path, **({"Range": f"bytes={start}-{stop - 1}"} if asks_for_part else {}))
+        assert (response.status, response.read() == data[start:stop]) == (206 if asks_for_part else 200, True)
+        return answered_by(response)
+
+    def located() -> str:
+        head = site.ask("HEAD", path)
+        assert (head.status, head.headers["Content-Length"]) == (200, str(len(data)))
+        return str(head.headers["X-Esper-Cache-Tier"])
+
+    assert (located(), download()) == ("l3", ("l3", ["l1", "l2", "l3"]))
+    assert (located(), download()) == ("l2", ("l2", ["l1", "l2"]))  # which the first one filled
+    assert (located(), download()) == ("l1", ("l1", ["l1"]))  # the second access within a half-life came to stay
+    across_segments = (SEGMENT_BYTES - 10, 2 * SEGMENT_BYTES + 10)
+    assert download(*across_segments) == ("l1", ["l1"])
+
+
+def kernel_with(data: bytes) -> str:
+    return f"/api/v1/kernels/{KernelFactory(state=KernelState.VALIDATED, data=data).pk}/binary"
+
+
+def variant_with(data: bytes) -> str:
+    with transaction.atomic():
+        variant = KernelVariant.objects.create(
+            kernel=KernelFactory(state=KernelState.VALIDATED),
+            memory_format="contiguous",
+            dtype="bfloat16",
+            digest=KernelStore().put(data),
+            size=len(data),
+        )
+    return f"/api/v1/kernels/{variant.kernel_id}/variants/{variant.digest}/binary"
 
 
 def test_a_body_cannot_hide_or_lie_about_its_length(site: Site) -> None:
