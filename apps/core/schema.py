@@ -114,7 +114,7 @@ class EsperSchema(AutoSchema):
         for code in self._problems():
             responses.setdefault(str(code), {"$ref": f"#/components/responses/{component_name(code)}"})
         if self._is_conditional_read():
-            responses["200"]["headers"] = {"ETag": {"schema": {"type": "string"}}}
+            responses["200"].setdefault("headers", {})["ETag"] = {"schema": {"type": "string"}}
             responses.setdefault("304", {"description": "the version in If-None-Match is the current one"})
         return operation
 

@@ -41,6 +41,28 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/octet-stream"
 CACHE_CONTROL = "private, max-age=31536000, immutable"
+DOWNLOAD: dict[str, Any] = {
+    "responses": {(200, MEDIA_TYPE): OpenApiTypes.BINARY, (206, MEDIA_TYPE): OpenApiTypes.BINARY},
+    "parameters": [
+        OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="one range of bytes"),
+        OpenApiParameter(
+            "X-Esper-Cache-Tier",
+            str,
+            OpenApiParameter.HEADER,
+            enum=list(TierName),
+            response=[200, 206],
+            description="the tier that had the first segment (4 MiB) of these bytes",
+        ),
+        OpenApiParameter(
+            "Server-Timing",
+            str,
+            OpenApiParameter.HEADER,
+            response=[200, 206],
+            description="how long each tier was asked for it, in milliseconds: `l1;dur=0.004, l2;dur=1.300`",
+        ),
+    ],
+}
+"""How a download describes itself, for ``extend_schema``."""
 SPOOL_BYTES = 2 * CHUNK_BYTES
 """Of an upload, so much is in memory; more of it waits in a temporary file."""
 
@@ -70,10 +92,7 @@ class BinaryView(ApiView):
             raise Http404
         return kernel
 
-    @extend_schema(
-        responses={(200, MEDIA_TYPE): OpenApiTypes.BINARY, (206, MEDIA_TYPE): OpenApiTypes.BINARY},
-        parameters=[OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="one range of bytes")],
-    )
+    @extend_schema(**DOWNLOAD)
     def get(self, request: Request, id: UUID) -> HttpResponseBase:
         """The bytes, whole or one range of them."""
         kernel = _downloadable(self.binding(id))

@@ -5,15 +5,14 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 from django.http.response import HttpResponseBase
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 
 from apps.core.api import ListView
 from apps.core.errors import NotFound
 from apps.core.serializers import JSONObject
-from apps.kernels.api.binary import MEDIA_TYPE, BinaryView
+from apps.kernels.api.binary import DOWNLOAD, BinaryView
 from apps.kernels.cache import Binding
 from apps.kernels.models import Kernel, KernelVariant
 
@@ -56,10 +55,7 @@ class VariantBinaryView(BinaryView):
         name = f"{kernel.name}-{variant.dtype}-{variant.memory_format}"
         return replace(kernel, name=name, digest=variant.digest, size=variant.size)
 
-    @extend_schema(
-        responses={(200, MEDIA_TYPE): OpenApiTypes.BINARY, (206, MEDIA_TYPE): OpenApiTypes.BINARY},
-        parameters=[OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="one range of bytes")],
-    )
+    @extend_schema(**DOWNLOAD)
     def get(self, request: Request, id: UUID, digest: str) -> HttpResponseBase:  # type: ignore[override]
         """The bytes, whole or one range of them."""
         return super().get(request, id)
