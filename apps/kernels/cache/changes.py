@@ -15,10 +15,10 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError
 
 from apps.kernels.cache import clients
 from apps.kernels.cache.config import config
+from apps.kernels.cache.remote import ERRORS
 from apps.kernels.cache.segments import TierAway
 from apps.kernels.cache.tiers import tiers
 
@@ -43,7 +43,7 @@ def publish(kind: str, key: str) -> None:
         return
     try:
         clients.client().xadd(STREAM, {"kind": kind, "key": key}, maxlen=KEPT, approximate=True)
-    except (RedisError, OSError) as error:
+    except ERRORS as error:
         raise TierAway(f"the stream of changes does not answer: {error}") from error
 
 
@@ -110,7 +110,7 @@ class Follower:
                 self._resume(client)
                 while not self._stopping.is_set():
                     self._hear(client)
-            except (RedisError, OSError) as error:
+            except ERRORS as error:
                 self._lose(error)
             except Exception:
                 log.exception("changes_not_followed")

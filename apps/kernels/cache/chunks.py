@@ -1,8 +1,9 @@
 """L3: the chunks of a blob in PostgreSQL, read and written in the binary format (text costs 1.6-2.7 times as much)."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import psycopg
 from django.db import InterfaceError, OperationalError, connection
@@ -10,6 +11,8 @@ from django.db import InterfaceError, OperationalError, connection
 from apps.kernels.cache.breaker import Breaker
 from apps.kernels.cache.segments import SEGMENT_CHUNKS, CorruptSegment, Segment, TierAway, TierName
 from apps.kernels.models import CHUNK_BYTES, KernelBlob, KernelChunk
+
+Answer = TypeVar("Answer")
 
 ROUND = 8
 """Chunks per round trip: 4 MiB is what one reader holds."""
@@ -135,14 +138,22 @@ class DatabaseTier:
         """Segment ``index`` without its bytes. Raises TierAway, CorruptKernel."""
         return self._stored(digest, index * SEGMENT_CHUNKS, (index + 1) * SEGMENT_CHUNKS, with_data=False)
 
+    def has(self, digest: str) -> bool:
+        """Is there such a blob, be its bytes here or in L4? Raises TierAway."""
+        return self._ask(KernelBlob.objects.filter(pk=digest, freed_at=None).exists)
+
     def _stored(self, digest: str, first: int, last: int, *, with_data: bool) -> Stored | None:
-        """As ``stored``, with the breaker in front. Raises TierAway, CorruptKernel."""
+        """Raises TierAway, CorruptKernel."""
+        return self._ask(lambda: stored(digest, first, last, with_data=with_data))
+
+    def _ask(self, query: Callable[[], Answer]) -> Answer:
+        """What the database answers, with the breaker in front. Raises TierAway, and whatever else ``query`` does."""
         if connection.in_atomic_block:  # a broken transaction is its owner's: the error has to reach it as it is
-            return stored(digest, first, last, with_data=with_data)
+            return query()
         if not self.breaker.allows():
             raise TierAway("the database did not answer lately")
         try:
-            found = stored(digest, first, last, with_data=with_data)
+            found = query()
         except (OperationalError, InterfaceError) as error:
             self.breaker.failed()
             connection.close()  # the next one connects anew

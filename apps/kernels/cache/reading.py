@@ -21,7 +21,7 @@ from apps.kernels.cache.chunks import CorruptKernel
 from apps.kernels.cache.config import config
 from apps.kernels.cache.flights import Flights
 from apps.kernels.cache.references import require_readable
-from apps.kernels.cache.remote import ABSENT, RedisTier
+from apps.kernels.cache.remote import ABSENT, Absent, RedisTier
 from apps.kernels.cache.segments import SEGMENT_BYTES, SEGMENT_CHUNKS, CorruptSegment, Segment, TierAway, TierName
 from apps.kernels.cache.tiers import Tiers, tiers
 from apps.kernels.models.blobs import CHUNK_BYTES
@@ -132,22 +132,37 @@ def _below(found: Tiers, digest: str, index: int, way: _Way, blob_size: int | No
     """From below L1: L2, or what the tiers of truth say, which then is put into L2."""
     if found.redis is None or (blob_size or 0) > config().l2_largest:  # there it is not: nobody waits for it
         return _truth(found, digest, index, way)
-    segment = way.ask(TierName.L2, lambda: _known(found.redis, digest, index))
+    redis = found.redis
+    segment = way.ask(TierName.L2, lambda: _known(found, redis, digest, index))
     if segment is not None:
         return way.arrived(segment, TierName.L2, offset=index * SEGMENT_BYTES)
     if TierName.L2 in way.away or connection.in_atomic_block:
         return _truth(found, digest, index, way)
-    return _load_for_all(found, found.redis, digest, index, way)
+    return _load_for_all(found, redis, digest, index, way)
 
 
-def _known(redis: RedisTier | None, digest: str, index: int) -> Segment | None:
-    """As L2 has it. Raises NotFound: L2 knows that there is no such blob."""
-    if redis is None:
-        return None
-    segment = redis.get(digest, index)
-    if segment is ABSENT:
+def _known(found: Tiers, redis: RedisTier, digest: str, index: int) -> Segment | None:
+    """As L2 has it. Raises as ``_unless_absent``."""
+    return _unless_absent(found, redis, digest, redis.get(digest, index))
+
+
+def _unless_absent(found: Tiers, redis: RedisTier, digest: str, answer: Segment | Absent | None) -> Segment | None:
+    """What L2 answered. That there is no such blob is believed if the database says so too: Redis may have been away
+    when the bytes were written, or they belong to the transaction of the caller.
+
+    Raises:
+        NotFound: there is none. Unavailable: the database does not answer.
+    """
+    if answer is not ABSENT:
+        return answer
+    try:
+        is_there = found.database.has(digest)
+    except TierAway as error:
+        raise Unavailable(str(error), code="database") from error
+    if not is_there:
         raise no_such_bytes(digest)
-    return segment if isinstance(segment, Segment) else None
+    redis.drop(digest)
+    return None
 
 
 def _load_for_all(found: Tiers, redis: RedisTier, digest: str, index: int, way: _Way) -> Found:
@@ -158,7 +173,7 @@ def _load_for_all(found: Tiers, redis: RedisTier, digest: str, index: int, way: 
         try:
             lease = redis.acquire(digest, index)
             if lease is None:
-                segment = way.ask(TierName.L2, lambda: _waited_for(redis, digest, index, until))
+                segment = way.ask(TierName.L2, lambda: _waited_for(found, redis, digest, index, until))
                 if segment is not None:
                     stats.count(TierName.L2, "coalesced", size=segment.blob_size)
                     return way.arrived(segment, TierName.L2, offset=index * SEGMENT_BYTES)
@@ -183,11 +198,9 @@ def _load_for_all(found: Tiers, redis: RedisTier, digest: str, index: int, way: 
     return loaded
 
 
-def _waited_for(redis: RedisTier, digest: str, index: int, until: float) -> Segment | None:
-    segment = redis.wait(digest, index, until)
-    if segment is ABSENT:
-        raise no_such_bytes(digest)
-    return segment if isinstance(segment, Segment) else None
+def _waited_for(found: Tiers, redis: RedisTier, digest: str, index: int, until: float) -> Segment | None:
+    """Raises as ``_unless_absent``."""
+    return _unless_absent(found, redis, digest, redis.wait(digest, index, until))
 
 
 def _put_into(redis: RedisTier, digest: str, index: int, segment: Segment, lease: str) -> None:
