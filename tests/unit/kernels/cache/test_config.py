@@ -1,6 +1,7 @@
 """The settings of the kernel cache: each wrong value is an error that names its environment variable."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from django.conf import settings as current
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 
-from apps.kernels.cache.config import CacheConfig, config, problems
+from apps.kernels.cache.config import CacheConfig, config, problems, variable
 
 REPOSITORY = Path(__file__).parents[4]
 DEFAULTS = current.KERNEL_CACHE
@@ -58,6 +59,12 @@ def test_a_wrong_value_is_one_error_that_names_its_variable(name: str, value: An
 )
 def test_values_at_the_edge_are_right(name: str, value: Any) -> None:
     assert wrong(**{name: value}) == []
+
+
+def test_every_setting_stands_in_the_documentation() -> None:
+    documented = set(re.findall(r"`(ESPER_CACHE_\w+)`", (REPOSITORY / "docs" / "configuration.md").read_text()))
+
+    assert documented == {variable(name) for name in DEFAULTS}
 
 
 def test_several_are_told_at_once_by_the_system_check(settings: Any) -> None:
