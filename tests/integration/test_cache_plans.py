@@ -1,6 +1,7 @@
 """Plans of the cache: made, carried out move by move, given up; by two workers at once, and again after a crash."""
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,8 @@ from apps.kernels.models import CachePlan, CachePlanKind, Kernel, KernelBlob, Ke
 from tests.support.caching import applying, carried_out, expire, kernel, planned, tier_of
 from tests.support.factories import RunFactory
 from tests.support.objects import object_storage
+from tests.support.programs import RunningProgram
+from tests.support.waiting import wait_until
 
 __all__ = ["object_storage"]
 
@@ -30,8 +33,12 @@ class Killed(BaseException):
     """What ends a worker in the middle of a plan."""
 
 
-def kill(done: int, total: int) -> None:
-    raise Killed
+def killed_after(moves: int) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        if done == moves:
+            raise Killed
+
+    return progress
 
 
 def broken(*args: Any, **kwargs: Any) -> None:
@@ -216,12 +223,15 @@ class TestCarryingOut:
         plan = applying(moves=3)
 
         with pytest.raises(Killed):
-            services.carry_out_cache_plan(plan=plan, actor=WORKER, progress=kill)
-        assert (state_of(plan), tier_of_each(plan).count(HOT)) == (CachePlanState.APPLYING, 1)
-        ended = services.carry_out_cache_plan(plan=plan, actor=WORKER)
+            services.carry_out_cache_plan(plan=plan, actor=WORKER, progress=killed_after(2))
+        assert (state_of(plan), tier_of_each(plan).count(HOT)) == (CachePlanState.APPLYING, 2)
+        shown: list[int] = []
+        ended = services.carry_out_cache_plan(
+            plan=plan, actor=WORKER, progress=lambda *_: shown.append(CachePlan.objects.get(pk=plan.pk).done)
+        )
 
         assert (ended.state, ended.result["moved"], ended.result["left"]) == (CachePlanState.APPLIED, 3, [])
-        assert tier_of_each(plan) == [HOT] * 3
+        assert (tier_of_each(plan), shown) == ([HOT] * 3, [2, 2, 3])  # what is shown never goes back
 
     def test_one_that_failed_says_why(self) -> None:
         plan = services.fail_cache_plan(plan=applying(), problem="out of room", actor=WORKER)
@@ -326,3 +336,13 @@ def test_two_workers_at_once_are_one(committed_db: str) -> None:
     assert [getattr(error, "code", "") for error in refused] == ["being_applied"] * 2
     assert (ended.state, ended.result["moved"]) == (CachePlanState.APPLIED, 2)
     assert AuditEvent.objects.filter(type="cache.applied").count() == 1
+
+
+def test_a_real_worker_carries_a_plan_out(committed_db: str, worker: Callable[..., RunningProgram]) -> None:
+    worker("default")
+    row = kernel(reads=10)
+
+    plan = apply(planned(moves=0))
+
+    wait_until(lambda: state_of(plan) == CachePlanState.APPLIED, seconds=30)
+    assert tier_of(row) == HOT

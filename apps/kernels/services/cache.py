@@ -5,6 +5,8 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from apps.audit import services as audit
@@ -98,7 +100,8 @@ def carry_out_cache_plan(
             else:
                 result["moved"] += 1
                 result["bytes"] += planned["bytes"]
-            CachePlan.objects.filter(pk=plan.pk).update(done=number + 1, updated_at=timezone.now())
+            tried = Greatest(F("done"), number + 1)  # after a crash, what is shown does not go back
+            CachePlan.objects.filter(pk=plan.pk).update(done=tried, updated_at=timezone.now())
             progress(number + 1, len(plan.moves))
             pace.moved(planned["bytes"])
         if plan.kind == CachePlanKind.WARM:

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.core.serializers.json import DjangoJSONEncoder
+from django.utils import timezone
 from rich.console import Console
 from rich.table import Table
 
@@ -19,12 +20,14 @@ from apps.kernels import services
 from apps.kernels.api.cache_forms import CachePlanDetail, told
 from apps.kernels.cache import relay, reporting
 from apps.kernels.lifecycle import CachePlanState
-from apps.kernels.models import CachePlan, CachePlanKind
+from apps.kernels.models import CacheOutbox, CachePlan, CachePlanKind
 
 Answer = tuple[dict[str, Any], str]
 SHOWN = 20
 """Moves that are printed; --json has all."""
 POLL_SECONDS = 0.25
+BATCH = 100
+"""Rows between two moves of the progress bar."""
 
 
 class Command(BaseCommand):
@@ -95,6 +98,15 @@ def _found(given: str) -> CachePlan:
 def _carried_out(plan: CachePlan, reason: str) -> CachePlan:
     """Make the moves here; where a worker was faster, watch it. If it dies, its moves are made here too."""
     plan = services.apply_cache_plan(plan=plan, actor=SYSTEM, reason=reason)
+    try:
+        return _watched(plan)
+    except KeyboardInterrupt:
+        raise CommandError(
+            f"interrupted: a worker goes on with the plan; `manage.py cache cancel {plan.pk}` stops it"
+        ) from None
+
+
+def _watched(plan: CachePlan) -> CachePlan:
     with progress_bar("moves") as progress:
         while plan.state == CachePlanState.APPLYING:
             try:
@@ -122,12 +134,17 @@ def _told(plan: CachePlan) -> Answer:
 
 
 def _relay(options: dict[str, Any]) -> Answer:
-    tried = relay.drain()
+    """What is due now, once: what fails is put off, and what comes meanwhile is the workers'."""
+    due, tried = CacheOutbox.objects.filter(due_at__lte=timezone.now()).count(), 0
+    with progress_bar("rows owed") as progress:
+        while tried < due and (batch := relay.drain(most=min(BATCH, due - tried))):
+            tried += batch
+            progress(tried, due)
     queue = reporting.queue()
     waiting = ", ".join(f"{count} {kind}" for kind, count in queue.rows.items() if count)
     failing = f"; the worst: {queue.error}" if queue.error else ""
-    text = f"{tried} rows were due; waiting now: {waiting or 'none'}{failing}"
-    return {"tried": tried, "rows": queue.rows, "failing": queue.failing, "error": queue.error}, text
+    text = f"{tried:,} of {due:,} rows that were due: done or put off; waiting now: {waiting or 'none'}{failing}"
+    return {"due": due, "tried": tried, "rows": queue.rows, "failing": queue.failing, "error": queue.error}, text
 
 
 # --- Statistics
