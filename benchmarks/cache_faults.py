@@ -29,9 +29,9 @@ RECOVERY_SECONDS = 30.0
 def measure(site: Site, *, quick: bool, say: Callable[[str], Any]) -> dict[str, Any]:
     """{"stampede": {...}, "holder_killed": {...}, "frozen": {...}}."""
     say(f"{PROCESSES * THREADS} readers in {PROCESSES} processes miss one kernel at the same moment ...")
-    stampedes = [in_fresh_process(stampede, number, False) for number in range(QUICK_ROUNDS if quick else FULL_ROUNDS)]
+    stampedes = in_fresh_process(stampede_all, QUICK_ROUNDS if quick else FULL_ROUNDS, False)
     say("the same, and who loads is killed ...")
-    deaths = [in_fresh_process(stampede, number, True) for number in range(QUICK_DEATHS if quick else FULL_DEATHS)]
+    deaths = in_fresh_process(stampede_all, QUICK_DEATHS if quick else FULL_DEATHS, True)
     say("freezing Redis ...")
     frozen = in_fresh_process(freeze, site, QUICK_FREEZES if quick else FULL_FREEZES)
     return {"stampede": stampedes, "holder_killed": deaths, "frozen": frozen}
@@ -50,11 +50,16 @@ def measurements(found: dict[str, Any]) -> dict[str, Measurement]:
 # --- Many that miss at once
 
 
-def stampede(number: int, is_holder_killed: bool) -> dict[str, Any]:
-    """{"readers", "right", "loads", "tiers", "first_s", "last_s"}: of one kernel that only L3 and L4 have.
+def stampede_all(rounds: int, is_holder_killed: bool) -> list[dict[str, Any]]:
+    """``stampede``, ``rounds`` times, each upon a kernel of its own."""
+    return [stampede(number, is_holder_killed) for number in range(rounds)]
 
-    ``loads``: how often a process asked L3 for its bytes. ``is_holder_killed``: the first that does dies (SIGKILL) as it
-    asks, with its ten readers. Times are from the common start to the answers of those that live.
+
+def stampede(number: int, is_holder_killed: bool) -> dict[str, Any]:
+    """{"readers", "right", "loads", "tiers", "first_s", "last_s"}: of one kernel that only L3 has.
+
+    ``loads``: how often a process asked L3 for its bytes. ``is_holder_killed``: the first that does, dies (SIGKILL),
+    with its ten readers. Times are from the common start to the answers of those that live.
     """
     from apps.kernels.cache import KernelStore
     from apps.kernels.cache.tiers import tiers
@@ -212,8 +217,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"{max(row['first_s'] for row in deaths):.2f} s at most, the last after "
         f"{max(row['last_s'] for row in deaths):.2f} s; {max(row['loads'] for row in deaths)} loads at most by those "
         "that live",
-        f"  {len(frozen)} freezes of Redis: the first get took {max(row['first_ms'] for row in frozen):.1f} ms at most, the "
-        f"hundred after it {statistics.median(row['following_p50_ms'] for row in frozen):.2f} ms each "
+        f"  {len(frozen)} freezes: the first get took {max(row['first_ms'] for row in frozen):.1f} ms at most, "
+        f"the hundred after it {statistics.median(row['following_p50_ms'] for row in frozen):.2f} ms each "
         f"({statistics.median(row['before_ms'] for row in frozen):.2f} ms from L2 before; worst "
         f"{max(row['following_worst_ms'] for row in frozen):.1f} ms); L2 answered again "
         f"{max(row['recovery_s'] for row in frozen):.1f} s after it went on, at most",

@@ -20,7 +20,8 @@ from typing import Any
 
 from benchmarks import cache_kill_roles as roles
 from benchmarks.cache_kill_roles import ACKNOWLEDGED, DONE, Item, Step
-from benchmarks.cache_site import Child, Site
+from benchmarks.cache_site import Child, Site, in_fresh_process
+from benchmarks.targets import Measurement
 
 FULL_KILLS, QUICK_KILLS = 1000, 30
 SEED = 2026
@@ -228,11 +229,27 @@ class Crew:
 
 
 def run(site: Site, kills: int, say: Callable[[str], Any]) -> dict[str, Any]:
-    """The named steps, then seeded rounds up to ``kills`` kills in all."""
-    from benchmarks.cache_site import in_fresh_process
-
-    named = list(named_rounds(SEED))[: kills // 2]
+    """The named steps (some of them, where they would be more than half), then seeded rounds: ``kills`` in all."""
+    every = list(named_rounds(SEED))
+    named = random.Random(SEED).sample(every, min(len(every), kills // 2))
     rounds = [*named, *seeded_rounds(kills - len(named), SEED)]
     say(f"{len(rounds):,} kills ...")
     found: dict[str, Any] = in_fresh_process(conduct, site, rounds, SEED)
     return found
+
+
+def measurements(found: dict[str, Any]) -> dict[str, Measurement]:
+    lost = Measurement(value=float(len(found["lost"])), n=found["kills"], spread=0.0)
+    return {"acknowledged_writes_lost_in_1000_kills": lost}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """For people: who was killed, and all that was wrong afterwards."""
+    killed = ", ".join(f"{count} of {victim}" for victim, count in found["kills_of"].items())
+    return [
+        f"  {found['kills']:,} kills in {found['seconds']:.0f} s ({killed}), {found['steps_reached']} at a named step; seed "
+        f"{found['seed']}",
+        f"  {found['writes']:,} writes, {found['acknowledged']:,} acknowledged; {len(found['lost'])} lost, "
+        f"{len(found['faults'])} faults in all",
+        *(f"  {fault}" for fault in found["faults"]),
+    ]

@@ -13,7 +13,7 @@ import benchmarks
 HELPERS = {
     *("audit_rows", "audit_writers", "database", "search_rows", "targets", "web_site"),
     *("cache_faults", "cache_kill_roles", "cache_kills", "cache_l1", "cache_policies", "cache_site", "cache_tiers"),
-    *("cache_traces", "cache_workload"),
+    *("cache_replay", "cache_traces", "cache_workload"),
 }
 
 
