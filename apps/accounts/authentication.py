@@ -1,8 +1,10 @@
 """How a request proves who it is: a bearer token (programs) or the session (browser)."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+from django.db import InternalError
 from django.utils import timezone
 from knox.auth import TokenAuthentication
 from rest_framework.authentication import SessionAuthentication
@@ -31,10 +33,11 @@ class Bearer(TokenAuthentication):
 
 
 def _note_use(token: ApiToken) -> None:
-    """A sign of life, at most one write a minute for each token."""
+    """A sign of life, at most one write a minute for each token; none while the database takes no writes."""
     now = timezone.now()
     if token.last_used_at is None or now - token.last_used_at > USE_RESOLUTION:
-        ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
+        with suppress(InternalError):
+            ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
 
 
 class Session(SessionAuthentication):

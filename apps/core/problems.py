@@ -212,6 +212,7 @@ REFUSALS = {
     "23502": Refusal(400, "required", "a value is missing"),
 }
 SILENCES = {
+    "25006": "the database takes no writes",
     "40001": "other requests changed the same rows at the same time",
     "40P01": "other requests changed the same rows at the same time",
     "53100": "the disk of the database is full",
@@ -240,6 +241,8 @@ def _(error: DataError) -> Problem:
 @problem_of.register
 def _(error: InternalError) -> Problem | None:
     """A trigger raised: the life-cycle tables speak up in the database too."""
+    if _sqlstate(error) in SILENCES:
+        return _silence(error)
     if _sqlstate(error) != "P0001":
         return None
     message = str(error).partition("\n")[0]
@@ -252,6 +255,10 @@ def _(error: InternalError) -> Problem | None:
 def _(error: Any) -> Problem:
     if _sqlstate(error).startswith("54"):  # a limit of the program, such as the size of an index entry
         return Problem(status=400, code="too_long", detail="a value is too long for the database; nothing was written")
+    return _silence(error)
+
+
+def _silence(error: Any) -> Problem:
     reason = SILENCES.get(_sqlstate(error), "the database does not answer")
     return unavailable(f"{reason}; nothing was written, try again", code="database_unavailable")
 
