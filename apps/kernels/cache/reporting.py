@@ -110,34 +110,42 @@ def counted(scope: str, window: str) -> Snapshot:
 
 
 def tier(counted: Snapshot, name: TierName) -> TierReport:
+    own = _only(counted, name)
+    parts = [_only(own, name, size_class) for size_class in range(len(SIZE_CLASSES))]
     by_size = [
-        SizeClass(size=size, **_counts(counted, name, size_class))
-        for size_class, size in enumerate(SIZE_CLASSES)
-        if any(its == name and its_class == size_class for its, its_class, _ in counted.counts)
+        SizeClass(size=SIZE_CLASSES[size_class], **_counts(part, name, counted.total("hits", None, size_class)))
+        for size_class, part in enumerate(parts)
+        if part
     ]
     buckets = [
         Bucket(le_ms=_rounded(BOUNDS[index] * 1000) if index < len(BOUNDS) else None, hits=hits)
-        for index, hits in enumerate(counted.buckets(name))
+        for index, hits in enumerate(own.buckets())
         if hits
     ]
-    return TierReport(buckets=buckets, by_size=by_size, **_counts(counted, name, None))
+    return TierReport(buckets=buckets, by_size=by_size, **_counts(own, name, counted.total("hits")))
 
 
-def _counts(counted: Snapshot, name: TierName, size_class: int | None) -> dict[str, Any]:
+def _only(counted: Snapshot, name: TierName, size_class: int | None = None) -> Snapshot:
+    """What is counted of one tier, and of one size class: a smaller table to add up again and again."""
+    return Snapshot(
+        {key: count for key, count in counted.counts.items() if key[0] == name and size_class in (None, key[1])}
+    )
+
+
+def _counts(own: Snapshot, name: TierName, answered: int) -> dict[str, Any]:
+    """``answered`` is how many reads all tiers answered together."""
     return {
-        **{what: counted.total(what, name, size_class) for what in stats.COUNTERS},
-        "hit_rate": counted.hit_rate(name, size_class),
-        "answered_share": counted.answered_by([name], size_class),
-        "latency": _latency(counted, name, size_class),
+        **{what: own.total(what) for what in stats.COUNTERS},
+        "hit_rate": own.hit_rate(name),
+        "answered_share": own.total("hits") / answered if answered else None,
+        "latency": _latency(own),
     }
 
 
-def _latency(counted: Snapshot, name: TierName, size_class: int | None) -> Latency:
-    hits = sum(counted.buckets(name, size_class))
-    percentiles = {
-        f"p{percent}_ms": _in_ms(counted.percentile(percent / 100, name, size_class)) for percent in (50, 95, 99)
-    }
-    return Latency(mean_ms=_in_ms(counted.seconds(name, size_class) / hits if hits else None), **percentiles)
+def _latency(own: Snapshot) -> Latency:
+    hits = sum(own.buckets())
+    percentiles = {f"p{percent}_ms": _in_ms(own.percentile(percent / 100)) for percent in (50, 95, 99)}
+    return Latency(mean_ms=_in_ms(own.seconds() / hits if hits else None), **percentiles)
 
 
 def _in_ms(seconds: float | None) -> float | None:
