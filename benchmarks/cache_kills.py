@@ -247,8 +247,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     """For people: who was killed, and all that was wrong afterwards."""
     killed = ", ".join(f"{count} of {victim}" for victim, count in found["kills_of"].items())
     return [
-        f"  {found['kills']:,} kills in {found['seconds']:.0f} s ({killed}), {found['steps_reached']} at a named step; seed "
-        f"{found['seed']}",
+        f"  {found['kills']:,} kills in {found['seconds']:.0f} s ({killed}), {found['steps_reached']} at a named step; "
+        f"seed {found['seed']}",
         f"  {found['writes']:,} writes, {found['acknowledged']:,} acknowledged; {len(found['lost'])} lost, "
         f"{len(found['faults'])} faults in all",
         *(f"  {fault}" for fault in found["faults"]),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import structlog
 from django.db import DatabaseError, connection
 
-from apps.core.errors import NotFound, Unavailable
+from apps.core.errors import NotFound, ServiceError, Unavailable
 from apps.kernels.cache import mover, stats
 from apps.kernels.cache.changes import follower
 from apps.kernels.cache.chunks import CorruptKernel
@@ -110,10 +110,8 @@ def read(digest: str, index: int, *, keep_in_memory: bool, blob_size: int | None
 def read_chunks(digest: str, start: int, stop: int) -> Found | None:
     """The chunks that hold the bytes ``[start, stop)``, and no others, from L3 or L4; no tier keeps them.
 
-    None: one of them is wrong or not to be had so, or L1 has the whole segment: ``read`` knows more ways.
-
-    Raises:
-        NotFound. Conflict: it is archived. Unavailable: the database does not answer.
+    None: one of them is wrong or not to be had so, or L1 has the whole segment: ``read`` knows more ways. What is wrong
+    is healed.
     """
     first, last, found, way = start // CHUNK_BYTES, -(-stop // CHUNK_BYTES), tiers(), _Way()
     if found.memory.has(digest):
@@ -123,8 +121,9 @@ def read_chunks(digest: str, start: int, stop: int) -> Found | None:
     segment = way.ask(TierName.L3, lambda: found.database.get_chunks(digest, first, last))
     if segment is not None:
         return way.arrived(segment, TierName.L3, offset=offset)
-    if TierName.L3 in way.away:
-        raise Unavailable(str(way.away[TierName.L3]), code="database") from way.away[TierName.L3]
+    if TierName.L3 in way.corrupt and _heal(digest):  # ``read`` may not come to L3: L2 may have right bytes
+        stats.count(TierName.L3, "corrupt", size=None)
+        stats.count(TierName.L3, "heals", size=None)
     return None
 
 
@@ -166,8 +165,9 @@ def _unless_absent(found: Tiers, redis: RedisTier, digest: str, answer: Segment 
 
 
 def _load_for_all(found: Tiers, redis: RedisTier, digest: str, index: int, way: _Way) -> Found:
-    """One process at a time loads; the others wait for what it puts into L2, for as long as a lease lasts."""
-    until = time.monotonic() + config().lease
+    """One process at a time loads; the others wait for what it puts into L2. If it dies, the next one loads for all
+    once its lease is over: so they wait for as long as two leases last."""
+    until = time.monotonic() + 2 * config().lease
     lease = None
     while lease is None:
         try:
@@ -220,8 +220,11 @@ def _truth(found: Tiers, digest: str, index: int, way: _Way) -> Found:
         raise Unavailable(str(way.away[TierName.L3]), code="database") from way.away[TierName.L3]
     segment = way.ask(TierName.L4, lambda: _archived(found, digest, index))
     if TierName.L3 in way.corrupt:
-        if not _heal(digest):
+        healed = _heal(digest)
+        if not healed:
             way.unhealed.add(TierName.L3)
+            if segment is None and healed is None:
+                raise Unavailable(f"the bytes {digest} cannot be healed now: try again", code="being_healed")
         elif segment is None:  # the digests that L3 keeps of its chunks were what was wrong
             way.corrupt.pop(TierName.L4, None)
             segment = way.ask(TierName.L3, lambda: found.database.get(digest, index))
@@ -250,15 +253,20 @@ def _archived(found: Tiers, digest: str, index: int) -> Segment | None:
     return found.storage.read(digest, index, digests=described.digests, blob_size=described.blob_size)
 
 
-def _heal(digest: str) -> bool:
-    """Have right bytes in L3 again; whether they were healed. A database that cannot be written only keeps serving."""
+def _heal(digest: str) -> bool | None:
+    """Have right bytes in L3 again; whether they were healed. None: that cannot be known now.
+
+    Somebody else may be at it, the copy may not be readable now, or the database not writable.
+    """
     try:
         return mover.heal(digest)
+    except ServiceError as error:
+        log.warning("kernel_not_healed", digest=digest, reason=error.detail)
     except DatabaseError as error:
         if connection.in_atomic_block:
             raise
         log.warning("kernel_not_healed", digest=digest, reason=str(error))
-        return False
+    return None
 
 
 def _failure(digest: str, index: int, way: _Way) -> Exception:
