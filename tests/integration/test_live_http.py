@@ -118,6 +118,10 @@ def test_a_download_tells_which_tier_answered_and_how_long_each_was_asked(site: 
     assert (located(), download()) == ("l1", ("l1", ["l1"]))  # the second access within a half-life came to stay
     across_segments = (SEGMENT_BYTES - 10, 2 * SEGMENT_BYTES + 10)
     assert download(*across_segments) == ("l1", ["l1"])
+    told = json.loads(site.ask("GET", "/api/v1/cache/stats?scope=process").read())
+    assert {name: tier["hits"] for name, tier in told["tiers"].items()} == {"l1": 6, "l2": 3, "l3": 3, "l4": 0}
+    (process,) = told["now"]["processes"]
+    assert (process["l1"]["entries"], process["l1"]["bytes"] >= len(data)) == (3, True)
 
 
 def kernel_with(data: bytes) -> str:
