@@ -39,12 +39,9 @@ Event = tuple[str, str]
 
 def publish(kind: str, key: str) -> None:
     """Add one event. Raises TierAway."""
-    if not config().l2_url:
-        return
-    try:
-        clients.client().xadd(STREAM, {"kind": kind, "key": key}, maxlen=KEPT, approximate=True)
-    except ERRORS as error:
-        raise TierAway(f"the stream of changes does not answer: {error}") from error
+    redis = tiers().redis
+    if redis is not None:
+        redis.tell(STREAM, {"kind": kind, "key": key}, kept=KEPT)
 
 
 def forget(digest: str) -> None:
@@ -131,24 +128,27 @@ class Follower:
             return
         newest = client.xrevrange(STREAM, count=1)
         self._last_id = newest[0][0] if newest else BEGINNING
+        self.events += 1  # whatever came before was not heard
 
-    def _look_for_gap(self, client: Any) -> None:
+    def _look_for_gap(self, client: Any) -> bool:
         """A stream is trimmed from its old end: if what was read last is still there, so is all that came after."""
-        if self._last_id != BEGINNING and not client.xrange(STREAM, self._last_id, self._last_id):
-            self._last_id = b""
-            self._resume(client)
-            self.events += 1
-            self.on_gap()
+        if self._last_id == BEGINNING or client.xrange(STREAM, self._last_id, self._last_id):
+            return False
+        self._last_id = b""
+        self._resume(client)
+        self.on_gap()
+        return True
 
     def _hear(self, client: Any) -> None:
         answer = client.xread({STREAM: self._last_id}, block=BLOCK_MS, count=500)
-        for _, entries in answer or ():
-            for entry_id, fields in entries:
-                self.events += 1
-                self.on_event((fields[b"kind"].decode(), fields[b"key"].decode()))
-                self._last_id = entry_id
-        if not answer:
-            self._look_for_gap(client)  # flushed under an open connection
+        # Flushed under an open connection, or trimmed while this process was stopped: what is read next may not be
+        # what came next.
+        if not self._look_for_gap(client):
+            for _, entries in answer or ():
+                for entry_id, fields in entries:
+                    self._last_id = entry_id  # also of what cannot be understood: it would come again and again
+                    self.events += 1
+                    self.on_event((fields[b"kind"].decode(), fields[b"key"].decode()))
         self._current_until = time.monotonic() + TRUSTED_SECONDS
 
 

@@ -144,6 +144,9 @@ def _settle(kernel: Kernel, digests: list[str], to: StorageTier, actor: Actor, r
             after=image(fresh),
             payload={"bytes": sum(blob.size for blob in blobs.values())},
         )
+        if to == StorageTier.ARCHIVE:  # copies that were read while it was cold
+            for digest in digests:
+                outbox.owe_forgetting(digest)
     for digest in digests:
         transaction.on_commit(partial(release, digest))
     return fresh
@@ -250,23 +253,28 @@ def heal(digest: str) -> bool:
     """Put the copy in L4 in the place of corrupt or missing chunks in L3; whether that was possible.
 
     The copy is checked as a whole before it is believed, so wrong digests of chunks are healed too.
+
+    Raises:
+        Conflict: somebody else is moving or healing them. Unavailable: the object storage does not answer.
     """
-    try:
-        with _alone_with(digest), transaction.atomic():
-            blob = KernelBlob.objects.select_for_update().filter(pk=digest, freed_at=None, in_database=True).first()
-            if blob is None or blob.archived_at is None:
-                return False
-            with archive.faults_told("read the kernel"):
-                if not archive.is_whole(digest):
-                    return False
-            reader = archive.Reader(digest)
-            chunks.write(digest, (reader.chunk(index) for index in range(blob.chunk_count)))
-            for kernel in Kernel.objects.filter(digest=digest):
-                audit.record(type="kernel.healed", subject=kernel, actor=SYSTEM, reason="from its copy in L4")
-            return True
-    except ServiceError as error:
-        log.warning("kernel_not_healed", digest=digest, reason=error.detail)
-        return False
+    with _alone_with(digest), transaction.atomic():
+        blob = KernelBlob.objects.select_for_update().filter(pk=digest, freed_at=None, in_database=True).first()
+        if blob is None or blob.archived_at is None or not _has_whole_copy(digest):
+            return False
+        reader = archive.Reader(digest)
+        chunks.write(digest, (reader.chunk(index) for index in range(blob.chunk_count)))
+        for kernel in Kernel.objects.filter(digest=digest):
+            audit.record(type="kernel.healed", subject=kernel, actor=SYSTEM, reason="from its copy in L4")
+        return True
+
+
+def _has_whole_copy(digest: str) -> bool:
+    """Raises Unavailable."""
+    with archive.faults_told("read the kernel"):
+        try:
+            return archive.is_whole(digest)
+        except FileNotFoundError:
+            return False
 
 
 def settle(*, most: int = 100) -> int:

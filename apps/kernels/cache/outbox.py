@@ -5,12 +5,11 @@
 ``relay`` works the rows off: at once after the commit, by a task, by beat, whoever comes first.
 """
 
-from collections.abc import Collection
 from functools import partial
 from typing import Any
 
 import structlog
-from django.db import DatabaseError, transaction
+from django.db import transaction
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 from django.utils import timezone
@@ -22,8 +21,6 @@ from apps.kernels.models import CacheOutbox, Kernel, OutboxKind
 log = structlog.get_logger(__name__)
 
 RELAY_TASK = "apps.kernels.tasks.relay_cache"
-AT_ONCE = (OutboxKind.CHANGED, OutboxKind.FORGET)
-"""What the process that committed does itself: others would read what is out of date meanwhile."""
 
 
 def owe_new_bytes(digest: str) -> None:
@@ -36,7 +33,7 @@ def owe_new_bytes(digest: str) -> None:
     now = timezone.now()
     CacheOutbox.objects.bulk_create(CacheOutbox(kind=kind, key=digest, due_at=now) for kind in kinds)
     if config().write == "through":
-        transaction.on_commit(partial(_drain_quietly, [OutboxKind.FILL]))
+        transaction.on_commit(partial(_drain_quietly, OutboxKind.FILL, digest))
     else:
         transaction.on_commit(partial(_forget_absence, digest))
     enqueue_after_commit(RELAY_TASK)
@@ -45,14 +42,14 @@ def owe_new_bytes(digest: str) -> None:
 def owe_forgetting(digest: str) -> None:
     """No process and no fast tier keeps the bytes once the caller's transaction has committed."""
     CacheOutbox.objects.create(kind=OutboxKind.FORGET, key=digest, due_at=timezone.now())
-    transaction.on_commit(partial(_drain_quietly, AT_ONCE))
+    transaction.on_commit(partial(_drain_quietly, OutboxKind.FORGET, digest))
 
 
 @receiver(post_save, sender=Kernel)
-def tell_after_commit(*, created: bool, **kwargs: Any) -> None:
+def tell_after_commit(*, instance: Kernel, created: bool, **kwargs: Any) -> None:
     """A trigger has written what the processes must hear, if it is something that they remember."""
     if not created:
-        transaction.on_commit(partial(_drain_quietly, AT_ONCE))
+        transaction.on_commit(partial(_drain_quietly, OutboxKind.CHANGED, str(instance.pk)))
 
 
 def hasten(row: CacheOutbox) -> CacheOutbox:
@@ -63,14 +60,17 @@ def hasten(row: CacheOutbox) -> CacheOutbox:
     return row
 
 
-def _drain_quietly(kinds: Collection[str]) -> None:
-    """After a commit that is acknowledged: whatever fails here must not look like a failure of it."""
+def _drain_quietly(kind: str, key: str) -> None:
+    """Work off what the transaction owes itself, and not what waits of others.
+
+    After a commit that is acknowledged: whatever fails here must not look like a failure of it.
+    """
     from apps.kernels.cache import relay  # it imports those who owe
 
     try:
-        relay.drain(kinds, most=100)
-    except DatabaseError as error:
-        log.warning("outbox_waits", error=str(error))
+        relay.drain([kind], key=key)
+    except Exception as error:  # the connection, most of all; the relay finds the row
+        log.warning("outbox_waits", kind=kind, key=key, error=str(error))
 
 
 def _forget_absence(digest: str) -> None:

@@ -1,7 +1,8 @@
 """Works off the outbox: one row after another, each in the transaction that does what it says.
 
 A worker killed at any step leaves the row for the next; each kind may be done twice. Rows that another process works on
-are passed over (SKIP LOCKED); one that fails is tried again, later each time, and is never given up.
+are passed over (SKIP LOCKED); one that fails is tried again, later each time, and is never given up. Whatever it fails
+of, those behind it do not wait for it.
 """
 
 from collections.abc import Callable, Collection
@@ -19,7 +20,7 @@ from apps.kernels.models import CacheOutbox, OutboxKind
 
 log = structlog.get_logger(__name__)
 
-LONGEST_PAUSE = timedelta(minutes=10)
+LONGEST_PAUSE_SECONDS = 600
 
 
 def _copy(digest: str) -> None:
@@ -50,23 +51,29 @@ STEPS: dict[str, Callable[[str], object]] = {
 }
 
 
-def drain(kinds: Collection[str] = OutboxKind.values, *, most: int = 1000) -> int:
-    """Work off what is due, oldest first; how many rows were done or put off."""
+def drain(kinds: Collection[str] = OutboxKind.values, *, key: str | None = None, most: int = 1000) -> int:
+    """Work off what is due, or what of it is owed for ``key``, oldest first; how many rows were done or put off."""
     tried = 0
-    while tried < most and _take_one(kinds):
+    while tried < most and _take_one(kinds, key):
         tried += 1
     return tried
 
 
 @transaction.atomic
-def _take_one(kinds: Collection[str]) -> bool:
+def _take_one(kinds: Collection[str], key: str | None) -> bool:
     due = CacheOutbox.objects.filter(kind__in=kinds, due_at__lte=timezone.now())
+    if key is not None:
+        due = due.filter(key=key)
     row = due.select_for_update(skip_locked=True).order_by("id").first()
     if row is None:
         return False
     try:
-        STEPS[row.kind](row.key)
+        with transaction.atomic():  # what the database refused of it is undone, and the row can be put off
+            STEPS[row.kind](row.key)
     except (TierAway, ServiceError, CorruptSegment) as error:
+        _put_off(row, error)
+    except Exception as error:  # a mistake of ours: this row must not keep the others waiting
+        log.exception("outbox_row_failed", kind=row.kind, key=row.key)
         _put_off(row, error)
     else:
         row.delete()
@@ -75,7 +82,7 @@ def _take_one(kinds: Collection[str]) -> bool:
 
 def _put_off(row: CacheOutbox, error: Exception) -> None:
     row.attempts += 1
-    row.due_at = timezone.now() + min(timedelta(seconds=2**row.attempts), LONGEST_PAUSE)
-    row.error = str(error)[:1000]
+    row.due_at = timezone.now() + timedelta(seconds=min(2**row.attempts, LONGEST_PAUSE_SECONDS))
+    row.error = (str(error) or type(error).__name__)[:1000]
     row.save()
     log.warning("outbox_row_put_off", kind=row.kind, key=row.key, attempts=row.attempts, error=row.error)

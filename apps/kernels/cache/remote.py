@@ -138,7 +138,11 @@ class RedisTier:
     def has(self, digest: str) -> bool:
         """Is the first segment here? Raises TierAway."""
         key = _key(digest, 0)
-        return bool(self._ask(lambda: clients.client().strlen(key)) > HEADER_BYTES)  # ABSENT is a header alone
+        try:
+            return bool(self._ask(lambda: clients.client().strlen(key)) > HEADER_BYTES)  # ABSENT is a header alone
+        except CorruptSegment:
+            self._ask(lambda: clients.client().unlink(key))
+            return False
 
     def acquire(self, digest: str, index: int) -> str | None:
         """The token of the lease to load the segment; None: another process has it, or what it loaded is here now.
@@ -201,6 +205,13 @@ class RedisTier:
         indexes = range(segment_count(blob_size))
         keys = [name(digest, index) for index in indexes for name in (_key, _lease)]
         self._ask(lambda: clients.client().unlink(*keys))
+
+    def tell(self, stream: str, event: dict[str, str], *, kept: int) -> None:
+        """Add an entry to a stream that keeps about the last ``kept``. Raises TierAway."""
+        try:
+            self._ask(lambda: clients.client().xadd(stream, dict(event), maxlen=kept, approximate=True))
+        except (_Refused, CorruptSegment) as error:
+            raise TierAway(str(error)) from error
 
     def usage(self) -> Usage:
         """Raises TierAway."""

@@ -18,7 +18,7 @@ from apps.core.errors import Invalid, NotFound, PayloadTooLarge
 from apps.kernels.cache import accesses, chunks, outbox, reading
 from apps.kernels.cache.chunks import CorruptKernel
 from apps.kernels.cache.references import require_readable
-from apps.kernels.cache.segments import SEGMENT_BYTES, CorruptSegment, TierAway, TierName, segment_count
+from apps.kernels.cache.segments import SEGMENT_BYTES, TierAway, TierName, segment_count
 from apps.kernels.cache.tiers import tiers
 from apps.kernels.models import CHUNK_BYTES, MAX_KERNEL_BYTES, KernelBlob
 
@@ -129,7 +129,7 @@ class KernelStore:
         try:
             if found.redis is not None and found.redis.has(digest):
                 return TierName.L2
-        except (TierAway, CorruptSegment):
+        except TierAway:
             pass
         blob = self._blob(digest)
         if blob.in_database:
