@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.db.models import Model
-from django.http import Http404
+from django.http import Http404, QueryDict
 from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework import status
 from rest_framework.exceptions import ValidationError
@@ -66,7 +66,10 @@ class ApiView(GenericAPIView[Any]):
 
     def parse(self, kind: type[BaseSerializer[Any]], data: Any = None) -> dict[str, Any]:
         """The checked body of the request. Raises ValidationError with every field at fault."""
-        serializer = kind(data=self.request.data if data is None else data)
+        given = self.request.data if data is None else data
+        if isinstance(given, QueryDict):  # an empty body that is said to be a form: what is missing would be "unticked"
+            given = given.dict()
+        serializer = kind(data=given)
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 

@@ -189,6 +189,16 @@ class TestPlanning:
         assert tier_of(row) == StorageTier.WARM
         assert admin.get(response["Location"]).json() == plan
 
+    @pytest.mark.parametrize(
+        "said", ["", "application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
+    )
+    def test_an_empty_body_only_plans_whatever_it_is_said_to_be(self, admin: Caller, said: str) -> None:
+        kernel(reads=10)
+
+        response = admin.generic("POST", OPTIMISE, b"", content_type=said)
+
+        assert (response.status_code, response.json()["state"]) == (201, "PLANNED")
+
     def test_a_plan_is_carried_out_by_its_id(self, admin: Caller) -> None:
         row = kernel(reads=10)
         plan = post(admin, OPTIMISE, {"dry_run": True}).json()

@@ -51,6 +51,15 @@ def test_what_is_given_changes_and_the_rest_stays(admin: Caller, kernel: Kernel)
     assert (event.subject_id, event.reason) == (str(kernel.pk), "audit of 2026")
 
 
+@pytest.mark.parametrize("said", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_an_empty_body_that_is_said_to_be_a_form_changes_nothing(admin: Caller, kernel: Kernel, said: str) -> None:
+    changed = patch(admin, kernel, {"tags": {"arch": "mlp"}, "legal_hold": True})
+
+    response = admin.generic("PATCH", path_of(kernel), b"", content_type=said, headers={"If-Match": changed["ETag"]})
+
+    assert (response.status_code, response.json()) == (200, changed.json())
+
+
 def test_of_two_who_saw_the_same_version_the_second_is_refused(admin: Caller, kernel: Kernel) -> None:
     seen = admin.get(path_of(kernel))["ETag"]
 
