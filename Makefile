@@ -71,7 +71,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/pip
 
 $(VENV)/.development: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing Esper with its test and check tools into $(VENV) (once; a few minutes, PyTorch is large) ..."
-	@$(PIP_INSTALL) -e '.[embedded,dev,e2e]'
+	@$(PIP_INSTALL) -e '.[embedded,dev,e2e,bench]'
 	@touch $@ $(VENV)/.runtime
 
 $(BIN)/pip:
