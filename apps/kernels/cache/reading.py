@@ -28,6 +28,11 @@ from apps.kernels.models.blobs import CHUNK_BYTES
 
 log = structlog.get_logger(__name__)
 
+TRUTH = {TierName.L3, TierName.L4}
+LOOKS = 3
+"""How often L3 and L4 are asked for bytes that were in neither: between the two questions they may have been written,
+or moved from the one to the other."""
+
 
 @dataclass(slots=True)
 class Found:
@@ -157,7 +162,7 @@ def _unless_absent(found: Tiers, redis: RedisTier, digest: str, answer: Segment 
     try:
         is_there = found.database.has(digest)
     except TierAway as error:
-        raise Unavailable(str(error), code="database") from error
+        raise _database_away(error) from error
     if not is_there:
         raise no_such_bytes(digest)
     redis.drop(digest)
@@ -213,12 +218,15 @@ def _put_into(redis: RedisTier, digest: str, index: int, segment: Segment, lease
 
 def _truth(found: Tiers, digest: str, index: int, way: _Way) -> Found:
     """From L3, or from L4 where L3 has no bytes or wrong ones; those are healed."""
-    segment = way.ask(TierName.L3, lambda: found.database.get(digest, index))
-    if segment is not None:
-        return way.arrived(segment, TierName.L3, offset=index * SEGMENT_BYTES)
-    if TierName.L3 in way.away:
-        raise Unavailable(str(way.away[TierName.L3]), code="database") from way.away[TierName.L3]
-    segment = way.ask(TierName.L4, lambda: _archived(found, digest, index))
+    for _ in range(LOOKS):
+        segment = way.ask(TierName.L3, lambda: found.database.get(digest, index))
+        if segment is not None:
+            return way.arrived(segment, TierName.L3, offset=index * SEGMENT_BYTES)
+        if TierName.L3 in way.away:
+            raise _database_away(way.away[TierName.L3])
+        segment = way.ask(TierName.L4, lambda: _archived(found, digest, index))
+        if segment is not None or TRUTH & (way.corrupt.keys() | way.away.keys()):
+            break
     if TierName.L3 in way.corrupt:
         healed = _heal(digest)
         if not healed:
@@ -241,8 +249,11 @@ def read_truth(digest: str, index: int) -> Found:
 
 
 def _archived(found: Tiers, digest: str, index: int) -> Segment | None:
-    """Raises NotFound, Conflict, TierAway, CorruptSegment."""
-    described = found.database.describe(digest, index)
+    """Raises NotFound, Conflict, Unavailable (the database does not answer), TierAway (L4), CorruptSegment."""
+    try:
+        described = found.database.describe(digest, index)
+    except TierAway as error:
+        raise _database_away(error) from error
     if described is None:
         raise no_such_bytes(digest)
     require_readable(digest)
@@ -279,6 +290,10 @@ def _failure(digest: str, index: int, way: _Way) -> Exception:
     if isinstance(wrong, CorruptKernel):
         return wrong
     return CorruptKernel(digest, index * SEGMENT_CHUNKS)
+
+
+def _database_away(error: TierAway) -> Unavailable:
+    return Unavailable(str(error), code="database")
 
 
 def no_such_bytes(digest: str) -> NotFound:
