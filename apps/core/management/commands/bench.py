@@ -3,12 +3,14 @@
 import json
 from argparse import ArgumentParser
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 import benchmarks
+from apps.kernels.cache.config import POLICIES
 
 HELPERS = {
     *("audit_rows", "audit_writers", "database", "search_rows", "targets", "web_site"),
@@ -30,13 +32,51 @@ class Command(BaseCommand):
         parser.add_argument("area", help=f"one of: {', '.join(areas())}")
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line of standard output")
         parser.add_argument("--quick", action="store_true", help="fewer cases, for a look")
+        parser.add_argument(
+            "--trace", type=Path, help="cache: only replay this CSV (i,op,key,size,worker), over one cache"
+        )
+        parser.add_argument("--capacity", type=int, help="cache: bytes of the cache that --trace is replayed over")
+        parser.add_argument("--policy", choices=POLICIES, help="cache: of --trace (default: each)")
+        parser.add_argument("--hits", type=Path, help="cache: write 0 or 1 a line for each GET of --trace, in order")
 
     def handle(self, *args: Any, area: str, json: bool, quick: bool, **options: Any) -> None:
         if area not in areas():
             raise CommandError(f"there is no area {area!r}; areas: {', '.join(areas())}")
+        if options["trace"]:
+            self._replay(area, json, **options)
+            return
         module = import_module(f"benchmarks.{area}")
         result = module.run(quick=quick, say=self.stderr.write)
         self._print(module.table(result), result, json)
+
+    def _replay(
+        self,
+        area: str,
+        as_json: bool,
+        *,
+        trace: Path,
+        capacity: int | None,
+        policy: str | None,
+        hits: Path | None,
+        **options: Any,
+    ) -> None:
+        """Hit ratios of one policy or of each; ``hits`` are of the one, by default the shipped one."""
+        if area != "cache" or capacity is None or capacity <= 0:
+            raise CommandError("--trace is for the area cache, and needs --capacity above 0")
+        traces = import_module("benchmarks.cache_traces")
+        try:
+            requests = traces.read(trace)
+            found = {
+                name: traces.replay(requests, capacity=capacity, policy=name)
+                for name in ([policy] if policy else POLICIES)
+            }
+            if hits:
+                hits.write_text("".join(f"{hit:d}\n" for hit in found[policy or POLICIES[0]].hits))
+        except (traces.BadTrace, OSError) as error:
+            raise CommandError(str(error)) from error
+        ratios = {name: {"objects": made.by_objects(), "bytes": made.by_bytes()} for name, made in found.items()}
+        rows = [f"{name:<12}{row['objects']:.4f} of reads, {row['bytes']:.4f} of bytes" for name, row in ratios.items()]
+        self._print("\n".join(rows) + "\n", {"bench": "cache", "hit_ratios": ratios}, as_json)
 
     def _print(self, table: str, result: dict[str, Any], as_json: bool) -> None:
         (self.stderr if as_json else self.stdout).write(table)
