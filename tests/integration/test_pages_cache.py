@@ -503,3 +503,14 @@ class TestWhoMayWhat:
         rail = page_of(client).split('class="rail"')[1].split("</header>")[0]
 
         assert re.findall(r">(\w+)</a>", rail)[2:5] == ["Library", "Cache", "Checkpoints"]
+
+
+def test_without_an_l2_the_page_says_that_it_is_switched_off(client: Client, settings: Any) -> None:
+    settings.KERNEL_CACHE = {**settings.KERNEL_CACHE, "l2_url": ""}
+    fleet.publish()
+
+    row = row_of(page_of(client), L2)
+
+    assert "switched off ESPER_CACHE_L2_URL is empty" in row
+    assert row.endswith("needs none")
+    assert "there is no L2" in page_of(client, "/cache/warm")

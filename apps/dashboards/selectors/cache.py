@@ -71,11 +71,12 @@ MOVEMENTS = ("kernel.tier_changed", "kernel.healed", *(name for name in EVENT_TY
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Bytes that a tier has; ``budget`` None: it has none. ``bytes`` None: not known."""
+    """Bytes that a tier has; ``budget`` None: it has none. ``bytes`` None: not known, or the tier ``is_off``."""
 
     bytes: int | None
     budget: int | None
     note: str
+    is_off: bool = False
 
     @property
     def share(self) -> float | None:
@@ -230,7 +231,7 @@ def _room_of_processes(processes: Sequence[ProcessReport], silence: str) -> Room
 
 def _room_of_redis(redis: RedisReport | None) -> Room:
     if redis is None:
-        return Room(None, None, "switched off: ESPER_CACHE_L2_URL is empty")
+        return Room(None, None, "ESPER_CACHE_L2_URL is empty", is_off=True)
     if redis.problem:
         return Room(None, None, "does not answer")
     evicted = f", {redis.evicted:,} evicted" if redis.evicted else ""
