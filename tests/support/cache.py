@@ -4,6 +4,7 @@ with serving() as other:
     other.state_of(kernel)
 """
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +59,10 @@ class Other:
     def _ask(self, *order: Any) -> Any:
         self._child.send(order)
         return self._child.receive()
+
+    @property
+    def pid(self) -> int:
+        return int(self._ask("pid"))
 
     def is_current(self) -> bool:
         """Does it hear of changes?"""
@@ -159,4 +164,5 @@ ORDERS: dict[str, Any] = {
     "has_in_memory": _has_in_memory,
     "read_twice": _read_twice,
     "publish": _publish,
+    "pid": os.getpid,
 }

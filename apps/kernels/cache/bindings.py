@@ -40,7 +40,8 @@ class Bindings:
 
     def of(self, kernel_id: UUID) -> Binding | None:
         """The kernel as it is, or was a moment ago; None: there is none."""
-        known = self._get(kernel_id) if follower.is_current() else None
+        in_transaction = connection.in_atomic_block  # it sees the past, and what it changes itself
+        known = self._get(kernel_id) if follower.is_current() and not in_transaction else None
         if known is not None:
             return known
         heard = follower.events
@@ -48,9 +49,8 @@ class Bindings:
         if row is None:
             return None
         found = Binding(*row)
-        # What was told while the row was read may be about it; and a transaction sees the past.
-        if follower.is_current() and not connection.in_atomic_block:
-            self._keep(kernel_id, found, heard)
+        if follower.is_current() and not in_transaction:
+            self._keep(kernel_id, found, heard)  # unless something was told meanwhile: it may be about this row
         return found
 
     def drop(self, kernel_id: UUID) -> None:
