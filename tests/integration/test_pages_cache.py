@@ -141,7 +141,7 @@ class TestNumbers:
 
         page = page_of(client)
 
-        assert "L3 gave out 2 corrupt; none was used, 2 healed" in page
+        assert "L3 had 2 copies that were corrupt: none was used, 2 healed" in page
         assert "0, 2, 2" in row_of(page, L3)
 
     def test_a_breaker_that_is_open_says_where_and_since_when(self, client: Client) -> None:
@@ -150,7 +150,7 @@ class TestNumbers:
 
         page = page_of(client)
 
-        assert "The breaker of L3 is open in 1 of 1 processes: reads go past it" in page
+        assert "The breaker of L3 is open in 1 of 1 process: the tier is left alone there" in page
         assert "open in 1 of 1, since" in row_of(page, L3)
         assert "closed in its process, since" in row_of(page, L4)
 
@@ -298,7 +298,7 @@ class TestHeldOwedAndMoved:
 
         assert "Bytes for L2 1 Copies for L4 1" in page
         assert "Have failed 1 tried again Last error storage is away" in page
-        assert "1 owed steps have failed and are tried again" in page
+        assert "1 owed step has failed and is tried again" in page
 
     def test_what_moved_stands_there_with_its_reason(self, client: Client) -> None:
         plan = caching.carried_out()

@@ -221,12 +221,15 @@ def _room_of_processes(processes: Sequence[ProcessReport], silence: str) -> Room
     if not processes:
         return Room(None, None, "no process has told of itself within half a minute")
     held: list[MemoryReport] = [process.l1 for process in processes]
-    count = len(processes)
     return Room(
         bytes=sum(memory.bytes for memory in held),
         budget=sum(memory.budget for memory in held),
-        note=f"in {count} process{'' if count == 1 else 'es'}, {sum(memory.entries for memory in held):,} entries",
+        note=f"in {_counted_processes(len(processes))}, {sum(memory.entries for memory in held):,} entries",
     )
+
+
+def _counted_processes(count: int) -> str:
+    return f"{count:,} process{'' if count == 1 else 'es'}"
 
 
 def _room_of_redis(redis: RedisReport | None) -> Room:
@@ -264,12 +267,12 @@ def _of_tiers(lines: Sequence[TierLine]) -> Iterator[Concern]:
     for line in lines:
         name = line.name.upper()
         if line.breaker is not None and line.breaker.state != "closed":
-            told = f"{line.breaker.state} in {line.breaker.count} of {line.breaker.of} processes"
-            yield Concern(f"the breaker of {name} is {told}: reads go past it", "processes")
+            told = f"{line.breaker.state} in {line.breaker.count} of {_counted_processes(line.breaker.of)}"
+            yield Concern(f"the breaker of {name} is {told}: the tier is left alone there", "processes")
         if line.report is not None and line.report.corrupt:
-            yield Concern(
-                f"{name} gave out {line.report.corrupt:,} corrupt; none was used, {line.report.heals:,} healed", "tiers"
-            )
+            corrupt, heals = line.report.corrupt, line.report.heals
+            found = "1 copy that was" if corrupt == 1 else f"{corrupt:,} copies that were"
+            yield Concern(f"{name} had {found} corrupt: none was used, {heals:,} healed", "tiers")
 
 
 def _of_misses(counted: Snapshot | None) -> Iterator[Concern]:
@@ -286,7 +289,12 @@ def _of_misses(counted: Snapshot | None) -> Iterator[Concern]:
 
 def _of_queue(queue: QueueReport) -> Iterator[Concern]:
     if queue.failing:
-        yield Concern(f"{queue.failing:,} owed steps have failed and are tried again", "queue")
+        told = (
+            "1 owed step has failed and is"
+            if queue.failing == 1
+            else f"{queue.failing:,} owed steps have failed and are"
+        )
+        yield Concern(f"{told} tried again", "queue")
 
 
 # --- What is held, what moved, what is planned
