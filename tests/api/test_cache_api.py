@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.utils import timezone
 
-from apps.core.actors import SYSTEM
+from apps.core.actors import SYSTEM, Actor
+from apps.core.errors import Conflict
 from apps.core.ids import new_id
+from apps.core.operations import Operation, OperationState
+from apps.core.registry import registry
 from apps.kernels import services
 from apps.kernels.cache import KernelStore, fleet, stats
 from apps.kernels.cache.segments import TierName
@@ -387,3 +391,47 @@ class TestOperations:
         assert "library:write" in assert_problem(viewer.delete(address), 403)["detail"]
         assert "library:read" in assert_problem(stranger.get(address), 403)["detail"]
         assert_problem(Caller().get(address), 401)
+
+    def test_another_app_brings_operations_and_scopes_of_its_own(
+        self, caller: Callable[..., Caller], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        address = address_of(applying())
+        monkeypatch.setitem(registry.operations, "restores", Restores())
+
+        def answer(address: str, scope: str) -> tuple[int, str]:
+            response = caller("admin", scopes=[scope]).get(address)
+            return response.status_code, response.json().get("kind", "")
+
+        assert answer(f"{OPERATIONS}/{Restores.ID}", "runs:read") == (200, "checkpoint.restore")
+        assert answer(f"{OPERATIONS}/{Restores.ID}", "library:read") == (403, "")
+        assert answer(address, "library:read") == (200, "cache.optimise")
+        stopped = caller("admin", scopes=["runs:write"]).delete(f"{OPERATIONS}/{Restores.ID}")
+        assert_problem(stopped, 409, "conflict")
+
+
+class Restores:
+    """Operations of an app that is not about kernels."""
+
+    ID = new_id()
+    read_scope = "runs:read"
+    write_scope = "runs:write"
+
+    def find(self, id: UUID) -> Operation | None:
+        now = timezone.now()
+        return (
+            None
+            if id != self.ID
+            else Operation(
+                id=id,
+                kind="checkpoint.restore",
+                state=OperationState.RUNNING,
+                done=1,
+                total=2,
+                subject="/api/v1/runs",
+                created_at=now,
+                updated_at=now,
+            )
+        )
+
+    def cancel(self, id: UUID, *, actor: Actor) -> Operation:
+        raise Conflict("it cannot be stopped")
