@@ -1,6 +1,7 @@
 """What the pages are made of: contrasts of both themes, numbers as people read them, and geometry."""
 
 import re
+from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from django.conf import settings
 
 from apps.dashboards import drawing, numbers
 from apps.dashboards.stages import LOOKS
+from apps.kernels.lifecycle import CachePlanState
 from apps.morphogenesis.lifecycle import SeedState
 from apps.training.lifecycle import RunState
 
@@ -62,8 +64,8 @@ def test_words_on_lanes_can_be_read(name: str, stage: str) -> None:
     assert contrast(colours["on-stage"], colours[stage]) >= (3 if stage == "dormant" else 4)
 
 
-@pytest.mark.parametrize(("kind", "states"), [("run", RunState), ("seed", SeedState)])
-def test_every_state_has_a_word_an_icon_and_a_tone(kind: str, states: type[RunState] | type[SeedState]) -> None:
+@pytest.mark.parametrize(("kind", "states"), [("run", RunState), ("seed", SeedState), ("cache_plan", CachePlanState)])
+def test_every_state_has_a_word_an_icon_and_a_tone(kind: str, states: type[StrEnum]) -> None:
     icons = set(re.findall(r'symbol id="(\w+)"', (STATIC / "icons.svg").read_text()))
     tones = set(re.findall(r"\.tone-([\w-]+) \{", (STATIC / "css" / "parts.css").read_text()))
 
@@ -112,6 +114,10 @@ def test_vendored_files_are_the_ones_that_were_written_down(library: str) -> Non
         (numbers.duration(3.2), "3.2\xa0s"),
         (numbers.duration(3840), "1\xa0h 04\xa0min"),
         (numbers.duration(-1), "—"),
+        (numbers.latency(0.0123), "12.3\xa0µs"),
+        (numbers.latency(3.14159), "3.14\xa0ms"),
+        (numbers.latency(1234), "1.23\xa0s"),
+        (numbers.latency(None), "—"),
         (numbers.count(True), "—"),
     ],
 )
