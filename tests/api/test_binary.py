@@ -1,9 +1,9 @@
 """The bytes of a kernel over HTTP: whole, in ranges, not again, and checked on the way in."""
 
 import hashlib
-import re
 import io
 import random
+import re
 import tracemalloc
 from base64 import b64encode
 from typing import Any
