@@ -9,9 +9,9 @@ from playwright.sync_api import expect
 from apps.core.actors import SYSTEM
 from apps.kernels import services
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import Kernel, KernelAlias
+from apps.kernels.models import CacheOutbox, Kernel, KernelAlias
 from tests.e2e.conftest import Open
-from tests.support import factories
+from tests.support import caching, factories
 from tests.support.run_rows import make_user
 
 pytestmark = pytest.mark.e2e
@@ -58,6 +58,11 @@ def test_lists_rows_and_steps_fit_their_window(size: str, open_window: Open, ker
     visit = open_window(width=width, height=height)
     visit.log_in("cleo")
     row = f"/admin/kernels/kernel/{kernel.pk}"
+    plan = caching.planned(moves=3)
+    caching.carried_out(moves=2)
+    owed = CacheOutbox.objects.create(
+        kind="copy", key=kernel.digest, due_at=timezone.now(), attempts=3, error="the object storage does not answer"
+    )
     paths = {
         "queue": "/admin/kernels/kernel/?waits=risky",
         "kernels": "/admin/kernels/kernel/",
@@ -65,6 +70,12 @@ def test_lists_rows_and_steps_fit_their_window(size: str, open_window: Open, ker
         "retire": f"{row}/retire/",
         "tag": f"{row}/tag/",
         "policy": "/admin/kernels/retentionpolicy/add/",
+        "cache-plans": "/admin/kernels/cacheplan/",
+        "cache-plan": f"/admin/kernels/cacheplan/{plan.pk}/change/",
+        "cache-apply": f"/admin/kernels/cacheplan/{plan.pk}/apply/",
+        "cache-outbox": "/admin/kernels/cacheoutbox/",
+        "cache-again": f"/admin/kernels/cacheoutbox/{owed.pk}/try_again/",
+        "cache-reads": "/admin/kernels/blobaccess/",
     }
 
     wider = {}

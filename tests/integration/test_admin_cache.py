@@ -116,6 +116,15 @@ class TestQueue:
 
         assert "storage is away" in page
 
+    def test_a_row_about_a_kernel_leads_to_it(self, client: Client, curator: User) -> None:
+        kernel = kernel_in()
+        CacheOutbox.objects.all().delete()
+        row = CacheOutbox.objects.create(kind="changed", key=str(kernel.pk), due_at=timezone.now())
+
+        pages = [client.get(address).content.decode() for address in ("/admin/kernels/cacheoutbox/", url_of(row))]
+
+        assert [f'href="{url_of(kernel)}"' in page for page in pages] == [True, True]
+
     def test_a_row_that_failed_is_due_at_once_when_a_person_says_so(self, client: Client, curator: User) -> None:
         row = self.failed()
         (effect,) = client.get(url_of(row, "try_again")).context["effects"]

@@ -14,12 +14,12 @@ from unfold.decorators import display
 from apps.accounts.admin_steps import Step, StepAdmin
 from apps.accounts.roles import Scope
 from apps.core.admin import ScopedAdmin
-from apps.core.admin_display import EMPTY, chip, short, size, state_column, whole
+from apps.core.admin_display import EMPTY, chip, link_to, short, size, state_column, whole
 from apps.kernels import services
 from apps.kernels.cache import outbox
 from apps.kernels.cache.accesses import score_now
 from apps.kernels.lifecycle import CachePlanState
-from apps.kernels.models import BlobAccess, CacheOutbox, CachePlan
+from apps.kernels.models import BlobAccess, CacheOutbox, CachePlan, OutboxKind
 
 PLAN_LABELS = {
     CachePlanState.PLANNED: "info",
@@ -145,19 +145,26 @@ class CacheOutboxAdmin(StepAdmin):
     read_scope, write_scope = Scope.LIBRARY_READ, Scope.LIBRARY_WRITE
     steps = {"try_again": TRY_AGAIN}
 
-    list_display = ["kind", "key_short", "attempts_label", "error", "created_at", "due_at"]
+    list_display = ["kind_label", "key_short", "attempts_label", "error", "created_at", "due_at"]
     list_filter = [("kind", ChoicesDropdownFilter)]
     search_fields = ["key__startswith", "error"]
     ordering = ["id"]
     fields = ["kind", "key_whole", "attempts_label", "error", "created_at", "due_at", "id"]
 
+    @display(description="kind", ordering="kind")
+    def kind_label(self, row: CacheOutbox) -> SafeString:
+        return chip(row.kind)
+
     @display(description="of", ordering="key")
     def key_short(self, row: CacheOutbox) -> str | SafeString:
+        """The kernel, or the digest of which something is owed."""
+        if row.kind == OutboxKind.CHANGED:
+            return link_to("kernels.kernel", row.key, f"kernel …{row.key[-12:]}")
         return short(row.key)
 
     @display(description="digest, or kernel")
     def key_whole(self, row: CacheOutbox) -> str | SafeString:
-        return whole(row.key)
+        return link_to("kernels.kernel", row.key) if row.kind == OutboxKind.CHANGED else whole(row.key)
 
     @display(description="failed attempts", ordering="attempts")
     def attempts_label(self, row: CacheOutbox) -> SafeString:

@@ -42,7 +42,7 @@ class CacheOutbox(models.Model):
         constraints = [models.CheckConstraint(condition=Q(kind__in=OutboxKind.values), name="outbox_kind_is_known")]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.key}"
+        return f"{self.kind} …{self.key[-12:]}"
 
 
 class BlobAccess(models.Model):
@@ -60,7 +60,7 @@ class BlobAccess(models.Model):
         ordering = ["-score"]
 
     def __str__(self) -> str:
-        return f"{self.digest} {self.reads}"
+        return f"{self.digest[:12]}…, read {self.reads} times"
 
 
 class AccessBatch(models.Model):
