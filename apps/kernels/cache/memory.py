@@ -32,7 +32,7 @@ class Statistics:
     insertions: int
     evictions: int
     rejected: int
-    """Values that were not taken: too large, or worth less than what would have to leave."""
+    """Values that were not taken: too large."""
     bytes: int
     entries: int
 
@@ -42,7 +42,8 @@ class MemoryCache:
 
     A reader counts with ``+=`` and no lock: between reading and writing an attribute CPython (with its global lock)
     calls nothing, and so lets no other thread run. Where that does not hold a count is lost now and then, never a
-    value."""
+    value.
+    """
 
     def __init__(self, budget: int, policy: str, *, on_eviction: Callable[[Entry], None] = lambda entry: None) -> None:
         """``on_eviction`` hears, under the lock, of each that leaves for another."""
@@ -50,7 +51,7 @@ class MemoryCache:
         self.policy = policy
         self._on_eviction = on_eviction
         self._lock = threading.Lock()
-        self._hits_of_the_gone = self._misses = self._insertions = self._evictions = self._rejected = 0
+        self._reads = self._misses = self._insertions = self._evictions = self._rejected = 0
         self._empty()
         _CACHES.add(self)
 
@@ -63,10 +64,12 @@ class MemoryCache:
     def get(self, key: Hashable) -> Any:
         """The value, or None."""
         entry = self._entries.get(key)
+        self._reads = now = self._reads + 1
         if entry is None:
             self._misses += 1
             return None
         entry.hits += 1
+        entry.read_at = now
         if self._touch is not None:
             self._touch(entry)
         return entry.value
@@ -78,11 +81,12 @@ class MemoryCache:
         """
         with self._lock:
             self._remove(key)
-            newcomer = Entry(key, value, size, cost)
-            leaving = self._room_for(newcomer)
-            if leaving is None:
+            newcomer = Entry(key, value, size=size, cost=cost, read_at=self._reads)
+            if not 0 < size <= self.budget // SHARE_LIMIT:
                 self._rejected += 1
                 return False
+            needed = self._bytes + size - self.budget
+            leaving = self._policy.make_room(newcomer, needed) if needed > 0 else []
             for entry in leaving:
                 self._forget(entry)
                 self._on_eviction(entry)
@@ -92,13 +96,6 @@ class MemoryCache:
             self._entries[key] = newcomer
             self._insertions += 1
             return True
-
-    def _room_for(self, newcomer: Entry) -> list[Entry] | None:
-        """Who leaves for it; None: it stays out."""
-        if not 0 < newcomer.size <= self.budget // SHARE_LIMIT:
-            return None
-        needed = self._bytes + newcomer.size - self.budget
-        return self._policy.make_room(newcomer, needed) if needed > 0 else []
 
     def remove(self, key: Hashable) -> None:
         with self._lock:
@@ -113,7 +110,6 @@ class MemoryCache:
     def _forget(self, entry: Entry) -> None:
         del self._entries[entry.key]
         self._bytes -= entry.size
-        self._hits_of_the_gone += entry.hits
 
     def has(self, key: Hashable) -> bool:
         """Is it here? Not counted as a read."""
@@ -126,13 +122,12 @@ class MemoryCache:
 
     def clear(self) -> None:
         with self._lock:
-            self._hits_of_the_gone += sum(entry.hits for entry in self._entries.values())
             self._empty()
 
     def statistics(self) -> Statistics:
         with self._lock:
             return Statistics(
-                hits=self._hits_of_the_gone + sum(entry.hits for entry in self._entries.values()),
+                hits=self._reads - self._misses,
                 misses=self._misses,
                 insertions=self._insertions,
                 evictions=self._evictions,
@@ -144,7 +139,7 @@ class MemoryCache:
     def _start_anew_in_child(self) -> None:
         """A forked child begins empty: a thread that it lacks may hold the lock, in the middle of a change."""
         self._lock = threading.Lock()
-        self._hits_of_the_gone = self._misses = self._insertions = self._evictions = self._rejected = 0
+        self._reads = self._misses = self._insertions = self._evictions = self._rejected = 0
         self._empty()
 
 

@@ -5,11 +5,11 @@ from typing import Any, ClassVar, Protocol
 
 
 class Entry:
-    """One value in the cache. Readers count ``hits`` without a lock; the policy reads it when it decides."""
+    """One value in the cache. Readers note ``hits`` and ``read_at`` without a lock; the policy looks later."""
 
-    __slots__ = ("cost", "counted", "hits", "key", "place", "score", "scored_at", "size", "value")
+    __slots__ = ("cost", "counted", "hits", "key", "place", "read_at", "score", "scored_at", "size", "value")
 
-    def __init__(self, key: Hashable, value: Any, size: int, cost: float) -> None:
+    def __init__(self, key: Hashable, value: Any, *, size: int, cost: float, read_at: int) -> None:
         self.key = key
         self.value = value
         self.size = size
@@ -17,11 +17,13 @@ class Entry:
         self.cost = cost
         """Seconds to fetch it again."""
         self.hits = 0
+        self.read_at = read_at
+        """How many reads the cache had answered when this one was last read, or came."""
         self.counted = 0
         """How many of the hits the policy has looked at."""
         self.place = 0
         self.score = 0.0
-        self.scored_at = 0.0
+        self.scored_at = 0
         """Three notes of the policy's own."""
 
 
@@ -36,11 +38,8 @@ class Policy(Protocol):
 
     def __init__(self, budget: int) -> None: ...
 
-    def make_room(self, newcomer: Entry, needed: int) -> list[Entry] | None:
-        """Who leaves so that ``needed`` bytes become free; none of them is known to the policy afterwards.
-
-        None: the newcomer is worth less than they are, and stays out.
-        """
+    def make_room(self, newcomer: Entry, needed: int) -> list[Entry]:
+        """Who leaves so that ``needed`` bytes become free; none of them is known to the policy afterwards."""
 
     def insert(self, entry: Entry) -> None:
         """It is in the cache now."""

@@ -1,12 +1,13 @@
-"""Cost-aware: what saves the least time for its bytes leaves, and what would save less than that does not come in.
+"""Cost-aware: what saves the least time for its bytes leaves.
 
 The worth of an entry is its frequency times the seconds to fetch it again, over its bytes: as in GreedyDual-Size-
-Frequency (Cherkasova, HP Labs, 1998), but with a frequency that fades: every half-life of the cache's own clock,
-which goes on by one with each newcomer, halves it. What left is remembered by its frequency, so a key that comes back
-is no stranger (as in TinyLFU; Einziger, Friedman, Manes, 2017).
+Frequency (Cherkasova, HP Labs, 1998), but with a frequency that fades: with every half-life, counted in reads of the
+cache, it halves (as in LRFU; Lee et al., IEEE Transactions on Computers, 2001). What left is remembered by its
+frequency, so a key that comes back is no stranger.
 
-Who leaves is found by sampling: the least worthy of SAMPLE entries drawn at random. A newcomer has to be worth more
-than all of those together that would leave for it.
+Who leaves is found by sampling: the least worthy of SAMPLE entries drawn at random. A newcomer always comes in: to keep
+out those that are worth less than what would leave for them was tried, and lost wherever what is read changes.
+``benchmarks/cache_policies.py`` says what was tuned, and on what.
 """
 
 import random
@@ -16,9 +17,9 @@ from typing import ClassVar
 
 from apps.kernels.cache.eviction.base import Entry
 
-SAMPLE = 32
-HALF_LIFE = 2.0
-"""In newcomers for each entry that the cache holds."""
+SAMPLE = 24
+HALF_LIFE = 4.0
+"""In reads for each entry that the cache holds."""
 SHORTEST_HALF_LIFE = 200.0
 GHOSTS_PER_ENTRY, FEWEST_GHOSTS = 4, 2_000
 
@@ -29,72 +30,56 @@ class CostAware:
 
     def __init__(self, budget: int) -> None:
         self._entries: list[Entry] = []
-        self._ghosts: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+        self._ghosts: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
         """Key -> (score, when that was)."""
-        self._clock = 0.0
-        self._random = random.Random(1)  # noqa: S311 - no secret
+        self._draw = random.Random(1).random  # noqa: S311 - no secret
 
-    def make_room(self, newcomer: Entry, needed: int) -> list[Entry] | None:
-        self._clock += 1
-        leaving = self._least_worthy(needed)
-        newcomer.score, newcomer.scored_at = self._recalled(newcomer.key) + 1.0, self._clock
-        if sum(self._score(entry) * entry.cost for entry in leaving) > newcomer.score * newcomer.cost:
-            self._remember(newcomer)
-            for entry in leaving:
-                self._add(entry)
-            return None
-        for entry in leaving:
-            self._remember(entry)
-        return leaving
-
-    def insert(self, entry: Entry) -> None:
-        if not entry.scored_at:  # there was room
-            self._clock += 1
-            entry.score, entry.scored_at = self._recalled(entry.key) + 1.0, self._clock
-        self._ghosts.pop(entry.key, None)
-        self._add(entry)
-
-    def remove(self, entry: Entry) -> None:
-        if entry.place < len(self._entries) and self._entries[entry.place] is entry:
-            self._take(entry)
-
-    def _least_worthy(self, needed: int) -> list[Entry]:
-        """Taken out: entries of ``needed`` bytes or more."""
-        leaving: list[Entry] = []
+    def make_room(self, newcomer: Entry, needed: int) -> list[Entry]:
+        now, leaving = newcomer.read_at, []
         while needed > 0:
-            entry = min(self._sample(), key=self._worth)
+            entry = min(self._sample(), key=lambda entry: self._worth(entry, now))
             self._take(entry)
+            self._remember(entry)
             needed -= entry.size
             leaving.append(entry)
         return leaving
 
+    def insert(self, entry: Entry) -> None:
+        score, scored_at = self._ghosts.pop(entry.key, (0.0, entry.read_at))
+        entry.score = score * self._faded(entry.read_at - scored_at) + 1.0
+        entry.scored_at = entry.read_at
+        self._add(entry)
+
+    def remove(self, entry: Entry) -> None:
+        self._take(entry)
+        self._remember(entry)  # it may be replaced, and come back at once
+
     def _sample(self) -> list[Entry]:
-        if len(self._entries) <= SAMPLE:
+        count = len(self._entries)
+        if count <= SAMPLE:
             return self._entries
-        return self._random.sample(self._entries, SAMPLE)
+        return [self._entries[int(self._draw() * count)] for _ in range(SAMPLE)]
 
-    def _worth(self, entry: Entry) -> float:
-        return self._score(entry) * entry.cost / entry.size
+    def _worth(self, entry: Entry, now: int) -> float:
+        self._look_at(entry)
+        return entry.score * self._faded(now - entry.scored_at) * entry.cost / entry.size
 
-    def _score(self, entry: Entry) -> float:
-        """The decayed reads of an entry, with those since it was last looked at."""
-        hits = entry.hits
-        entry.score = entry.score * self._faded(entry.scored_at) + (hits - entry.counted)
-        entry.counted, entry.scored_at = hits, self._clock
-        return entry.score
-
-    def _recalled(self, key: Hashable) -> float:
-        score, scored_at = self._ghosts.pop(key, (0.0, self._clock))
-        return score * self._faded(scored_at)
+    def _look_at(self, entry: Entry) -> None:
+        """Add what was read since it was last looked at, as if all of that had been at the last read."""
+        hits, read_at = entry.hits, entry.read_at
+        if hits != entry.counted:
+            entry.score = entry.score * self._faded(read_at - entry.scored_at) + (hits - entry.counted)
+            entry.counted, entry.scored_at = hits, read_at
 
     def _remember(self, entry: Entry) -> None:
-        self._ghosts[entry.key] = (self._score(entry), self._clock)
+        self._look_at(entry)
+        self._ghosts[entry.key] = (entry.score, entry.scored_at)
         while len(self._ghosts) > max(FEWEST_GHOSTS, GHOSTS_PER_ENTRY * len(self._entries)):
             self._ghosts.popitem(last=False)
 
-    def _faded(self, since: float) -> float:
-        half_life = max(SHORTEST_HALF_LIFE, HALF_LIFE * len(self._entries))
-        return float(0.5 ** ((self._clock - since) / half_life))
+    def _faded(self, reads: int) -> float:
+        """The part that is left of a score after so many reads of the cache."""
+        return float(0.5 ** (reads / max(SHORTEST_HALF_LIFE, HALF_LIFE * len(self._entries))))
 
     def _add(self, entry: Entry) -> None:
         entry.place = len(self._entries)

@@ -20,7 +20,7 @@ class Lru:
         except KeyError:  # it was evicted this moment
             return
 
-    def make_room(self, newcomer: Entry, needed: int) -> list[Entry] | None:
+    def make_room(self, newcomer: Entry, needed: int) -> list[Entry]:
         leaving: list[Entry] = []
         while needed > 0:
             _, entry = self._order.popitem(last=False)

@@ -30,7 +30,7 @@ class S3Fifo:
         self._ghost_limit = budget - self._small_limit
         """The ghosts of as many bytes as the main queue may hold."""
 
-    def make_room(self, newcomer: Entry, needed: int) -> list[Entry] | None:
+    def make_room(self, newcomer: Entry, needed: int) -> list[Entry]:
         leaving: list[Entry] = []
         while needed > 0:
             evict = self._evict_small if self._small_bytes > self._small_limit or not self._main else self._evict_main
