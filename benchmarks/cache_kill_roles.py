@@ -253,5 +253,8 @@ def _is_copied(digest: str) -> bool:
     from apps.kernels.cache import archive
     from apps.kernels.models import KernelBlob
 
-    has_copy = KernelBlob.objects.filter(pk=digest, archived_at__isnull=False).exists()
-    return has_copy and archive.is_whole(digest)
+    if not KernelBlob.objects.filter(pk=digest, archived_at__isnull=False).exists():
+        return False
+    with suppress(FileNotFoundError):
+        return archive.is_whole(digest)
+    return False
