@@ -15,7 +15,7 @@ from psycopg import sql
 from apps.core.actors import SYSTEM
 from apps.core.errors import NotFound, Unavailable
 from apps.kernels import services
-from apps.kernels.cache import CorruptKernel, KernelStore, TierName
+from apps.kernels.cache import KernelStore, TierName
 from apps.kernels.cache.tiers import tiers
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import CHUNK_BYTES, CacheOutbox, Kernel, KernelBlob, KernelChunk, StorageTier
@@ -217,9 +217,10 @@ class TestReadOnly:
         KernelChunk.objects.filter(blob_id=kernel.digest, index=1).update(data=b"\0" * 1000)
         read_only()
 
-        with pytest.raises(CorruptKernel):
+        with pytest.raises(Unavailable) as told:
             KernelStore().get(kernel.digest or "")
-        assert_problem(client.get(path_of(kernel)), 503)
+        assert told.value.code == "being_healed"
+        assert_problem(client.get(path_of(kernel)), 503, "being_healed")
 
     def test_a_write_is_refused_clearly_and_leaves_nothing(self, read_only: Callable[[], None]) -> None:
         waiting, client = KernelFactory(awaits_upload=True), admin()
