@@ -9,9 +9,11 @@ import atexit
 import os
 import threading
 import time
+from typing import Any
 from uuid import UUID
 
 import structlog
+from celery.concurrency.prefork import TaskPool
 from celery.signals import worker_process_init, worker_ready
 from django.db import DatabaseError, InterfaceError, connection
 
@@ -60,7 +62,7 @@ class Companion:
             try:
                 if self._warm.is_set() and not is_over:
                     self._warm.clear()
-                    warming.warm_memory()
+                    warming.warm_memory(self._stopping)
                 publish()
             except Exception:
                 log.exception("cache_companion_failed")  # the next round may do better
@@ -129,8 +131,14 @@ def forget_the_gone() -> None:
 
 
 @worker_ready.connect(weak=False)
+def start_in_worker(*, sender: Any, **kwargs: object) -> None:
+    """Where tasks run in threads of this process. One that forks reads nothing itself, and is not to fill its L1."""
+    if not isinstance(sender.pool, TaskPool):
+        start()
+
+
 @worker_process_init.connect(weak=False)
-def start_in_worker(**kwargs: object) -> None:
+def start_in_child(**kwargs: object) -> None:
     start()
 
 

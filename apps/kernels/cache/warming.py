@@ -22,25 +22,32 @@ log = structlog.get_logger(__name__)
 class Pace:
     """Keeps a loader below a rate of bytes per second."""
 
-    def __init__(self, bytes_per_second: int) -> None:
+    def __init__(self, bytes_per_second: int, over: threading.Event | None = None) -> None:
+        """``over``: once it is set, nobody waits any more."""
         self._rate = bytes_per_second
         self._began = time.monotonic()
         self._bytes = 0
-        self._never = threading.Event()
+        self._over = over or threading.Event()
 
     def moved(self, size: int) -> None:
         """Wait until ``size`` more bytes are within the rate."""
         self._bytes += size
         ahead = self._bytes / self._rate - (time.monotonic() - self._began)
         if ahead > 0:
-            self._never.wait(ahead)
+            self._over.wait(ahead)
 
 
-def warm_memory() -> int:
-    """Load what is read most into this process's L1; how many kernels. One that cannot be read is passed over."""
-    settings, pace, loaded = config(), Pace(config().warm_bytes_per_second), 0
+def warm_memory(over: threading.Event | None = None) -> int:
+    """Load what is read most into this process's L1; how many kernels. One that cannot be read is passed over.
+
+    ``over``: set when the process is to end, which does not wait for the rest.
+    """
+    settings, over, loaded = config(), over or threading.Event(), 0
+    pace = Pace(settings.warm_bytes_per_second, over)
     room = int(settings.warm_share * settings.l1_bytes)
     for kernel in planning.wanted_in_memory(room, largest=settings.l1_bytes // SHARE_LIMIT):
+        if over.is_set():
+            break
         if tiers().memory.has(kernel.digest):
             continue
         try:
