@@ -47,16 +47,24 @@ class Step:
         return f"{self.when} {self.name}"
 
 
+COMMIT = "database.BaseDatabaseWrapper._commit"
 WRITER_STEPS = {
     "through": (
         *("chunks.write", "outbox.owe_new_bytes", "outbox._drain_quietly", "relay._take_one", "filling.fill_anew"),
         *("remote.RedisTier.drop", "remote.RedisTier.acquire", "chunks.DatabaseTier.get", "remote.RedisTier.put"),
-        *("models.CacheOutbox.delete", "queue.enqueue"),
+        *("models.CacheOutbox.delete", "queue.enqueue", COMMIT),
     ),
-    "back": ("chunks.write", "outbox.owe_new_bytes", "outbox._forget_absence", "changes.forget_absence"),
+    "back": (COMMIT, "chunks.write", "outbox.owe_new_bytes", "outbox._forget_absence", "changes.forget_absence"),
 }
 RELAY_STEPS = (
-    *("relay._take_one", "filling.fill_anew", "filling.fill", "remote.RedisTier.acquire", "remote.RedisTier.put"),
+    *(
+        COMMIT,
+        "relay._take_one",
+        "filling.fill_anew",
+        "filling.fill",
+        "remote.RedisTier.acquire",
+        "remote.RedisTier.put",
+    ),
     *("mover.copy", "archive.store", "archive.put", "archive.is_whole", "models.KernelBlob.save"),
     *(
         "changes.forget",
@@ -68,13 +76,18 @@ RELAY_STEPS = (
 )
 MOVER_STEPS = (
     *("mover.release", "mover._require_whole", "chunks.empty", "models.KernelBlob.save", "outbox.owe_forgetting"),
-    *("outbox._drain_quietly", "changes.forget", "mover.recall", "mover._copy_up", "chunks.write"),
+    *("outbox._drain_quietly", "changes.forget", "mover.recall", "mover._copy_up", "chunks.write", COMMIT),
 )
 READER_STEPS = (
     *("changes.forget", "remote.RedisTier.get", "remote.RedisTier.acquire", "chunks.DatabaseTier.get"),
     *("archive.ArchiveTier.read", "remote.RedisTier.put"),
 )
-MODULES = {"models": "apps.kernels.models", "queue": "apps.core.queue"}
+MODULES = {
+    "models": "apps.kernels.models",
+    "queue": "apps.core.queue",
+    "database": "django.db.backends.base.base",
+}
+"""Where a step is, if not in a module of the cache."""
 
 
 def arm(step: Step | None) -> None:
@@ -147,6 +160,7 @@ def mover(pipe: Connection) -> None:
         step, digests = pipe.recv()
         arm(step)
         for number, digest in enumerate(digests):
+            mover.recall(digest)  # an earlier round may have left it in L4 alone
             mover.release(digest)
             if number % 2:
                 mover.recall(digest)
@@ -208,18 +222,18 @@ def checker(pipe: Connection, acknowledged: Sequence[Item], begun: Sequence[Item
     from apps.core.errors import NotFound
     from apps.kernels.cache import KernelStore
 
-    store, lost, wrong = KernelStore(), [], []
-    for item in acknowledged:
-        lost += _wrong_with(item.digest, store.get)
+    store, wrong = KernelStore(), []
+    lost = {item.digest: fault for item in acknowledged for fault in _wrong_with(item.digest, store.get)}
     for item in begun:
         with suppress(NotFound):
             if store.get(item.digest) != item.data():
                 wrong.append(f"{item}: other bytes")
     rows_left = _drain_wholly()
     for item in acknowledged:
-        lost += _wrong_with(item.digest, _as_the_truth_has_it)
+        for fault in _wrong_with(item.digest, _as_the_truth_has_it):
+            lost.setdefault(item.digest, fault)
     not_copied = [item.digest for item in acknowledged if not _is_copied(item.digest)]
-    pipe.send({"lost": lost, "wrong": wrong, "not_copied": not_copied, "rows_left": rows_left})
+    pipe.send({"lost": list(lost.values()), "wrong": wrong, "not_copied": not_copied, "rows_left": rows_left})
 
 
 def _drain_wholly(seconds: float = 20.0) -> list[str]:

@@ -78,13 +78,13 @@ def named_rounds(seed: int) -> Iterator[Round]:
     for number, (victim, mode, name) in enumerate(named):
         for when in ("before", "after"):
             place = 2 * number + (when == "after")
-            items = _items(random.Random(f"{seed} named {place}"), -1 - place)
+            items = _items(random.Random(f"{seed} named {place}"), -1 - place, count=1)
             yield Round(number=place, victim=victim, mode=mode, items=items, step=Step(when, name), in_turn=True)
 
 
-def _items(chance: random.Random, number: int) -> tuple[Item, ...]:
+def _items(chance: random.Random, number: int, count: int = WRITES) -> tuple[Item, ...]:
     shares = [share for share, _, _ in SIZES]
-    limits = chance.choices([size[1:] for size in SIZES], shares, k=WRITES)
+    limits = chance.choices([size[1:] for size in SIZES], shares, k=count)
     return tuple(Item(number * WRITES + place, chance.randint(*limit)) for place, limit in enumerate(limits))
 
 

@@ -1,8 +1,9 @@
 """`manage.py bench <area>`: what the project claims, measured. Areas are the modules of ``benchmarks``."""
 
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -15,8 +16,27 @@ from apps.kernels.cache.config import POLICIES
 HELPERS = {
     *("audit_rows", "audit_writers", "database", "search_rows", "targets", "web_site"),
     *("cache_faults", "cache_kill_roles", "cache_kills", "cache_l1", "cache_policies", "cache_site", "cache_tiers"),
-    *("cache_replay", "cache_traces", "cache_workload"),
+    *("cache_replay", "cache_trace_kinds", "cache_traces", "cache_workload"),
 }
+
+
+OF_THE_CACHE = ("trace", "capacity", "policy", "hits", "seeds")
+"""The options that only the area cache has."""
+MOST_SEEDS = 100
+
+
+def seeds(text: str) -> list[int]:
+    """``1001-1005`` or ``1,2,7``. Raises ArgumentTypeError."""
+    first, dash, last = text.partition("-")
+    try:
+        found = (
+            list(islice(range(int(first), int(last) + 1), MOST_SEEDS + 1)) if dash else list(map(int, text.split(",")))
+        )
+    except ValueError:
+        found = []
+    if not 0 < len(found) <= MOST_SEEDS or len(set(found)) < len(found) or min(found) < 0:
+        raise ArgumentTypeError(f"{text!r} is no range like 1001-1005 and no list like 1,2,7, of at most {MOST_SEEDS}")
+    return found
 
 
 def areas() -> list[str]:
@@ -33,25 +53,38 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line of standard output")
         parser.add_argument("--quick", action="store_true", help="fewer cases, for a look")
         parser.add_argument(
-            "--trace", type=Path, help="cache: only replay this CSV (i,op,key,size,worker), over one cache"
+            "--trace",
+            type=Path,
+            help="cache: only replay this CSV (i,op,key,size,worker); one cache serves all its workers",
         )
         parser.add_argument("--capacity", type=int, help="cache: bytes of the cache that --trace is replayed over")
         parser.add_argument("--policy", choices=POLICIES, help="cache: of --trace (default: each)")
-        parser.add_argument("--hits", type=Path, help="cache: write 0 or 1 a line for each GET of --trace, in order")
+        parser.add_argument(
+            "--hits",
+            type=Path,
+            help=f"cache: write 0 or 1 a line for each GET of --trace, in order, by --policy (default: {POLICIES[0]})",
+        )
+        parser.add_argument(
+            "--seeds", type=seeds, help="cache: of the traces that policies are compared on: 1001-1005, or 1,2,7"
+        )
 
     def handle(self, *args: Any, area: str, json: bool, quick: bool, **options: Any) -> None:
         if area not in areas():
             raise CommandError(f"there is no area {area!r}; areas: {', '.join(areas())}")
+        if given := [name for name in OF_THE_CACHE if options[name] is not None and area != "cache"]:
+            raise CommandError(f"--{given[0]} is for the area cache")
         if options["trace"]:
-            self._replay(area, json, **options)
+            self._replay(json, **options)
             return
+        if given := [name for name in ("capacity", "policy", "hits") if options[name] is not None]:
+            raise CommandError(f"--{given[0]} needs --trace")
         module = import_module(f"benchmarks.{area}")
-        result = module.run(quick=quick, say=self.stderr.write)
+        chosen = {"seeds": options["seeds"]} if options["seeds"] else {}
+        result = module.run(quick=quick, say=self.stderr.write, **chosen)
         self._print(module.table(result), result, json)
 
     def _replay(
         self,
-        area: str,
         as_json: bool,
         *,
         trace: Path,
@@ -61,8 +94,8 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         """Hit ratios of one policy or of each; ``hits`` are of the one, by default the shipped one."""
-        if area != "cache" or capacity is None or capacity <= 0:
-            raise CommandError("--trace is for the area cache, and needs --capacity above 0")
+        if capacity is None or capacity <= 0:
+            raise CommandError("--trace needs --capacity, above 0")
         traces = import_module("benchmarks.cache_traces")
         try:
             requests = traces.read(trace)
@@ -74,8 +107,11 @@ class Command(BaseCommand):
                 hits.write_text("".join(f"{hit:d}\n" for hit in found[policy or POLICIES[0]].hits))
         except (traces.BadTrace, OSError) as error:
             raise CommandError(str(error)) from error
-        ratios = {name: {"objects": made.by_objects(), "bytes": made.by_bytes()} for name, made in found.items()}
-        rows = [f"{name:<12}{row['objects']:.4f} of reads, {row['bytes']:.4f} of bytes" for name, row in ratios.items()]
+        ratios = {name: outcome.ratios() for name, outcome in found.items()}
+        rows = [
+            f"{name:<12}{row['objects']:.4f} of reads, {row['bytes']:.4f} of bytes, {row['latency']:.4f} of their time"
+            for name, row in ratios.items()
+        ]
         self._print("\n".join(rows) + "\n", {"bench": "cache", "hit_ratios": ratios}, as_json)
 
     def _print(self, table: str, result: dict[str, Any], as_json: bool) -> None:
