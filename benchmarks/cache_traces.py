@@ -98,8 +98,9 @@ def _request(row: list[str], number: int) -> Request:
     _, op, key, size, _ = row
     if op not in OPERATIONS:
         raise BadTrace(f"line {number}: {op!r} is none of {', '.join(OPERATIONS)}")
-    if not (size.isascii() and size.isdigit() and len(size) <= LONGEST_SIZE and int(size)):
-        raise BadTrace(f"line {number}: {size[:40]!r} is no size in bytes, 1 or more")
+    least = 0 if op == "DEL" else 1
+    if not (size.isascii() and size.isdigit() and len(size) <= LONGEST_SIZE and int(size) >= least):
+        raise BadTrace(f"line {number}: {size[:40]!r} is no size in bytes, {least} or more")
     return Request(op, key, int(size))
 
 
