@@ -17,7 +17,7 @@ from apps.kernels import services
 from apps.kernels.cache import KernelStore, changes, process, relay
 from apps.kernels.cache import bindings as bindings_module
 from apps.kernels.cache.bindings import Bindings, bindings
-from apps.kernels.cache.changes import STREAM, TRUSTED_SECONDS, Follower, follower
+from apps.kernels.cache.changes import STREAM, TRUSTED_SECONDS, Event, Follower, follower
 from apps.kernels.cache.tiers import tiers
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import CacheOutbox, Kernel, KernelBlob
@@ -204,7 +204,8 @@ def test_without_an_l2_nothing_is_remembered(kernel: Kernel, configure: Callable
 
 
 def test_a_follower_that_was_stopped_begins_again(l2: Valkey) -> None:
-    mine, heard = Follower(), []
+    mine = Follower()
+    heard: list[Event] = []
     mine.on_event = heard.append
     for _ in range(2):
         mine.start()

@@ -55,7 +55,7 @@ def _no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def owed(*kinds: str) -> list[str]:
-    return [str(row) for row in CacheOutbox.objects.all() if not kinds or row.kind in kinds]
+    return [f"{row.kind} {row.key}" for row in CacheOutbox.objects.all() if not kinds or row.kind in kinds]
 
 
 def owe(kind: str, key: str) -> CacheOutbox:

@@ -285,7 +285,10 @@ class TestWarmingTheMemory:
         assert warming.warm_memory() == 2
         assert time.monotonic() - began >= 0.2
 
-    def test_a_process_that_is_to_end_does_not_finish_its_warming(self, configure: Callable[..., None]) -> None:
+    def test_a_process_that_is_to_end_does_not_finish_its_warming(
+        self, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(process, "PUBLISH_SECONDS", 0.05)
         configure(warm_bytes_per_second=1)
         for reads in (5, 6):
             kernel(reads=reads)

@@ -35,7 +35,7 @@ class Counts:
     def __init__(self) -> None:
         self._before = stats.process()
 
-    def of(self, what: stats.What, tier: str, *, size: int | None = None) -> int:
+    def of(self, what: str, tier: str, *, size: int | None = None) -> int:
         """``size``: only of kernels of the same size class."""
         size_class = None if size is None else stats.size_class_of(size)
         return (stats.process() - self._before).total(what, tier, size_class)
