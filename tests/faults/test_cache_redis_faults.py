@@ -100,12 +100,20 @@ def flip_a_bit(redis: Valkey) -> None:
         client.setrange(KEY, 5000, bytes([byte[0] ^ 1]))
 
 
+def leave_a_lease_that_never_ends(redis: Valkey) -> None:
+    with redis.client as client:
+        client.delete(KEY)
+        client.delete(f"{KEY}:lease")
+        client.lpush(f"{KEY}:lease", "garbage")
+
+
 OUTAGES: dict[str, Callable[[Valkey], None]] = {"frozen": Valkey.freeze, "killed": Valkey.kill, "full": fill_up}
 LIES: dict[str, Callable[[Valkey], None]] = {
     "garbage": put_garbage,
     "the value of another key": put_the_value_of_another_key,
     "a value of another type": put_a_list,
     "a flipped bit": flip_a_bit,
+    "a lease that never ends": leave_a_lease_that_never_ends,
 }
 LOSSES: dict[str, Callable[[Valkey], None]] = {"flushed": flush, "restarted": Valkey.restart}
 

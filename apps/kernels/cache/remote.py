@@ -43,9 +43,10 @@ JITTER = 0.1
 """The share by which a time to live differs: what was put together does not expire together."""
 
 # KEYS: the value, its lease. ARGV: the token, milliseconds. Not given either while the value is there: whoever missed
-# it before it came finds it now.
+# it before it came finds it now. A lease without an end is none of ours.
 ACQUIRE = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+if redis.call('PTTL', KEYS[2]) == -1 then redis.call('DEL', KEYS[2]) end
 return redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0
 """
 # KEYS: the value, its lease. ARGV: the token, the value, milliseconds.
