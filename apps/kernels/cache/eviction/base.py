@@ -7,7 +7,10 @@ from typing import Any, ClassVar, Protocol
 class Entry:
     """One value in the cache. Readers note ``hits`` and ``read_at`` without a lock; the policy looks later."""
 
-    __slots__ = ("cost", "counted", "hits", "key", "place", "read_at", "score", "scored_at", "size", "value")
+    __slots__ = (
+        *("cost", "counted", "hits", "key", "lasting", "place", "read_at", "recent", "saved", "scored_at", "size"),
+        "value",
+    )
 
     def __init__(self, key: Hashable, value: Any, *, size: int, cost: float, read_at: int) -> None:
         self.key = key
@@ -22,9 +25,9 @@ class Entry:
         self.counted = 0
         """How many of the hits the policy has looked at."""
         self.place = 0
-        self.score = 0.0
+        self.recent = self.lasting = self.saved = 0.0
         self.scored_at = 0
-        """Three notes of the policy's own."""
+        """Five notes of the policy's own."""
 
 
 class Policy(Protocol):
