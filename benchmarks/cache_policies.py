@@ -3,8 +3,8 @@
 A hit ratio by objects, by bytes, and by latency: of the seconds that all reads take without a cache, those that hits
 save (``cache_traces.refetch_seconds``). It is the last that a user feels, and that the shipped policy is held to.
 
-The cost-aware policy was tuned on seeds 1 to 20 and the five kinds of ``cache_trace_kinds.TUNED``; what is reported is of
-other seeds (REPORTED). TUNING has what each idea bought.
+The cost-aware policy was tuned on seeds 1 to 20 and the five kinds of ``cache_trace_kinds.TUNED``; what is reported is
+of other seeds (REPORTED). TUNING has what each idea bought.
 
 - W-TinyLFU (Einziger, Friedman, Manes, ACM TOS 2017): a window of 1 % by recency, a main part of 20 % on probation and
   80 % protected, a count-min sketch of 4 bits that is halved after ten counts for each entry; here in bytes: a newcomer

@@ -11,6 +11,7 @@ from itertools import compress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from apps.kernels.cache.config import POLICIES
 from apps.kernels.cache.memory import MemoryCache
 
 HEADER = ["i", "op", "key", "size", "worker"]
@@ -23,7 +24,7 @@ BASE_SECONDS, BYTES_PER_SECOND = 0.0010, 400 << 20
 
 
 class BadTrace(Exception):
-    """The file is no trace; says which line."""
+    """The file is no trace, and says which line is wrong; or nothing can be replayed over it."""
 
 
 def refetch_seconds(size: int) -> float:
@@ -102,6 +103,13 @@ def _request(row: list[str], number: int) -> Request:
     if not (size.isascii() and size.isdigit() and len(size) <= LONGEST_SIZE and int(size) >= least):
         raise BadTrace(f"line {number}: {size[:40]!r} is no size in bytes, {least} or more")
     return Request(op, key, int(size))
+
+
+def chosen(policy: str | None) -> tuple[str, ...]:
+    """The policy of this name, or each, the shipped one first. Raises BadTrace."""
+    if policy not in (None, *POLICIES):
+        raise BadTrace(f"there is no policy {policy!r}; policies: {', '.join(POLICIES)}")
+    return (policy,) if policy else POLICIES
 
 
 def replay(requests: list[Request], *, capacity: int, policy: str) -> Outcome:

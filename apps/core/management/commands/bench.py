@@ -11,7 +11,6 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 import benchmarks
-from apps.kernels.cache.config import POLICIES
 
 HELPERS = {
     *("audit_rows", "audit_writers", "database", "search_rows", "targets", "web_site"),
@@ -58,11 +57,11 @@ class Command(BaseCommand):
             help="cache: only replay this CSV (i,op,key,size,worker); one cache serves all its workers",
         )
         parser.add_argument("--capacity", type=int, help="cache: bytes of the cache that --trace is replayed over")
-        parser.add_argument("--policy", choices=POLICIES, help="cache: of --trace (default: each)")
+        parser.add_argument("--policy", help="cache: of --trace (default: each)")
         parser.add_argument(
             "--hits",
             type=Path,
-            help=f"cache: write 0 or 1 a line for each GET of --trace, in order, by --policy (default: {POLICIES[0]})",
+            help="cache: write 0 or 1 a line for each GET of --trace, in order, by --policy (default: the shipped one)",
         )
         parser.add_argument(
             "--seeds", type=seeds, help="cache: of the traces that policies are compared on: 1001-1005, or 1,2,7"
@@ -98,13 +97,10 @@ class Command(BaseCommand):
             raise CommandError("--trace needs --capacity, above 0")
         traces = import_module("benchmarks.cache_traces")
         try:
-            requests = traces.read(trace)
-            found = {
-                name: traces.replay(requests, capacity=capacity, policy=name)
-                for name in ([policy] if policy else POLICIES)
-            }
+            policies, requests = traces.chosen(policy), traces.read(trace)
+            found = {name: traces.replay(requests, capacity=capacity, policy=name) for name in policies}
             if hits:
-                hits.write_text("".join(f"{hit:d}\n" for hit in found[policy or POLICIES[0]].hits))
+                hits.write_text("".join(f"{hit:d}\n" for hit in found[policies[0]].hits))
         except (traces.BadTrace, OSError) as error:
             raise CommandError(str(error)) from error
         ratios = {name: outcome.ratios() for name, outcome in found.items()}
