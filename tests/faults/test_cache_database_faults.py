@@ -158,7 +158,7 @@ def test_the_site_says_so_while_it_is_gone_and_sends_the_bytes_when_it_is_back(
 
         def download() -> requests.Response:
             headers = {"Authorization": f"Bearer {secret}"}
-            return requests.get(f"{site}{path_of(kernel)}", headers=headers, timeout=15)
+            return requests.get(f"{site}{path_of(kernel)}", headers=headers, timeout=30)
 
         assert download().content == DATA
         proxy.cut()
@@ -167,7 +167,7 @@ def test_the_site_says_so_while_it_is_gone_and_sends_the_bytes_when_it_is_back(
         assert refused.headers["Content-Type"] == "application/problem+json"
         assert refused.headers["Retry-After"]
         proxy.mend()
-        wait_until(lambda: download().content == DATA, seconds=20)
+        wait_until(lambda: download().content == DATA, seconds=40)
 
 
 # --- Read-only
