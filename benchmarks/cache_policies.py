@@ -16,7 +16,7 @@ reported is of other seeds (REPORTED). What each idea bought, by latency, mean o
   where sizes are equal; every 1 and 16 with a sample of 32 .372 / .566: shipped.
 - seed 5 (S3-FIFO .359 / .549): shipped .380 / .574. Fetches that are noisy (log-normal of sigma 0.5, one in fifty 20
   times as slow) made that .344 / .546, and with the usual seconds of the size counted as much .374 / .572, which
-  without noise cost nothing (.378 / .574): shipped.
+  without noise cost .002 at 64 MiB (.378 / .574): shipped.
 - the kind ``even`` was looked at when the second frequency was chosen, so of the kinds that are not tuned on it
   counts least. Worse than S3-FIFO, by a hundredth at most, is only ``runs`` at 64 MiB.
 

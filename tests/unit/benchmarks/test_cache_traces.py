@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from collections import OrderedDict
 from io import StringIO
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
+import benchmarks
 from apps.kernels.cache.config import POLICIES
 from benchmarks import cache_traces
 from benchmarks.cache_traces import BadTrace, Request, read, refetch_seconds, replay
@@ -143,3 +145,12 @@ def test_options_that_make_no_sense_are_told(options, told):
 
 def test_what_a_fetch_takes_grows_with_the_size():
     assert refetch_seconds(400 << 20) == pytest.approx(cache_traces.BASE_SECONDS + 1.0)
+
+
+def test_a_package_that_is_missing_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cachebox", None)
+    for name in ("benchmarks.cache", "benchmarks.cache_l1"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delattr(benchmarks, "cache_l1", raising=False)
+    with pytest.raises(CommandError, match="needs cachebox: install the extra 'bench'"):
+        bench("cache")

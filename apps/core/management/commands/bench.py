@@ -6,6 +6,7 @@ from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -43,6 +44,14 @@ def areas() -> list[str]:
     return sorted(module.name for module in iter_modules(benchmarks.__path__) if module.name not in HELPERS)
 
 
+def _module(area: str) -> ModuleType:
+    """Raises CommandError: a package that the area is compared with is missing."""
+    try:
+        return import_module(f"benchmarks.{area}")
+    except ModuleNotFoundError as error:
+        raise CommandError(f"the area {area} needs {error.name}: install the extra 'bench' of this project") from error
+
+
 class Command(BaseCommand):
     help = f"Measure one area: {', '.join(areas())}."
     requires_system_checks = []
@@ -77,7 +86,7 @@ class Command(BaseCommand):
             return
         if given := [name for name in ("capacity", "policy", "hits") if options[name] is not None]:
             raise CommandError(f"--{given[0]} needs --trace")
-        module = import_module(f"benchmarks.{area}")
+        module = _module(area)
         chosen = {"seeds": options["seeds"]} if options["seeds"] else {}
         result = module.run(quick=quick, say=self.stderr.write, **chosen)
         self._print(module.table(result), result, json)
