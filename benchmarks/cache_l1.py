@@ -1,4 +1,4 @@
-"""What a read from L1 costs, beside three peers that lock and a bare dict: 1 and 4 threads, rounds that alternate in one process.
+"""What a read from L1 costs, beside three peers that lock and a bare dict: 1 and 4 threads, rounds in turn in one run.
 
 Each cache holds the same keys and values, and every read hits. A round is READS reads in all by each cache in turn,
 from start to end by the wall clock. The ratio that we are held to is of the same round with one thread: the shipped
