@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from functools import partial
 
 import structlog
-from django.db import transaction
+from django.db import DatabaseError, InterfaceError, transaction
 from django.utils import timezone
 
 from apps.audit import services as audit
@@ -184,8 +184,8 @@ def release(digest: str) -> bool:
             blob.save()
             outbox.owe_forgetting(digest)
             return True
-    except ServiceError as error:
-        log.warning("kernel_bytes_stay", digest=digest, reason=error.detail)
+    except (ServiceError, DatabaseError, InterfaceError) as error:  # the move itself was committed
+        log.warning("kernel_bytes_stay", digest=digest, reason=str(error))
         return False
 
 
@@ -216,8 +216,8 @@ def sweep(digest: str) -> bool:
             blob.delete()
             BlobAccess.objects.filter(pk=digest).delete()
             return True
-    except ServiceError as error:
-        log.warning("kernel_bytes_stay", digest=digest, reason=error.detail)
+    except (ServiceError, DatabaseError, InterfaceError) as error:  # the purge itself was committed
+        log.warning("kernel_bytes_stay", digest=digest, reason=str(error))
         return False
 
 
@@ -243,10 +243,11 @@ def copy(digest: str) -> None:
             return
         archive.store(digest, _stored(digest))
         stats.count(TierName.L4, "fills", size=None)
-        blob = KernelBlob.objects.select_for_update().filter(pk=digest, freed_at=None).first()
-        if blob is not None:
-            blob.archived_at = timezone.now()
-            blob.save()
+        with transaction.atomic():
+            blob = KernelBlob.objects.select_for_update().filter(pk=digest, freed_at=None).first()
+            if blob is not None:
+                blob.archived_at = timezone.now()
+                blob.save()
 
 
 def heal(digest: str) -> bool:

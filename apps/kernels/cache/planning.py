@@ -8,7 +8,7 @@ Rules, each with the reason that a plan tells:
 - cold -> warm: read within the last half-life.
 - warm -> cold: not read for ``cold_after_days``, not held by a live run, not pinned, no alias points at it.
 
-Archived kernels come back by hand only.
+A pinned kernel stays where it is, and an archived one comes back by hand only.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -65,6 +65,11 @@ def held() -> Q:
     return Q(Exists(KernelUse.objects.filter(kernel=OuterRef("pk"), until=None)))
 
 
+def pinned() -> Q:
+    """Kernels that somebody pinned: they stay where he put them."""
+    return Q(pinned_until__gt=timezone.now())
+
+
 def optimise() -> list[Move]:
     """The moves between storage tiers that the rules ask for now, at most MAX_MOVES."""
     settings = config()
@@ -85,7 +90,7 @@ def _heated(settings: CacheConfig) -> Iterator[Move]:
         score__gte=settings.hot_reads,
         size__lte=settings.l2_largest,
     )
-    for kernel in wanted.order_by((F("score") / F("size")).desc(), "pk")[:MAX_MOVES]:
+    for kernel in wanted.exclude(pinned()).order_by((F("score") / F("size")).desc(), "pk")[:MAX_MOVES]:
         if kernel.size <= room:
             room -= kernel.size
             yield _move(kernel, StorageTier.HOT, f"{kernel.score:.1f} decayed reads: at least {settings.hot_reads:g}")
@@ -93,14 +98,14 @@ def _heated(settings: CacheConfig) -> Iterator[Move]:
 
 def _cooled(settings: CacheConfig) -> Iterator[Move]:
     limit = settings.hot_reads / 2
-    cooled = rated().filter(storage_tier=StorageTier.HOT, score__lt=limit).exclude(held())
+    cooled = rated().filter(storage_tier=StorageTier.HOT, score__lt=limit).exclude(held() | pinned())
     for kernel in cooled.order_by("score", "pk")[:MAX_MOVES]:
         yield _move(kernel, StorageTier.WARM, f"{kernel.score:.1f} decayed reads: below {limit:g}")
 
 
 def _reheated(settings: CacheConfig) -> Iterator[Move]:
     read = rated().filter(storage_tier=StorageTier.COLD, state__in=DOWNLOADABLE, score__gte=0.5)
-    for kernel in read.order_by("-score", "pk")[:MAX_MOVES]:
+    for kernel in read.exclude(pinned()).order_by("-score", "pk")[:MAX_MOVES]:
         yield _move(kernel, StorageTier.WARM, f"read within the last half-life ({kernel.score:.1f} decayed reads)")
 
 
@@ -109,7 +114,7 @@ def _forgotten(settings: CacheConfig) -> Iterator[Move]:
         return
     before = timezone.now() - timedelta(days=settings.cold_after_days)
     aliased = Exists(KernelAlias.objects.filter(kernel=OuterRef("pk")))
-    spared = held() | Q(pinned_until__gt=timezone.now()) | Q(aliased)
+    spared = held() | pinned() | Q(aliased)
     idle = rated().filter(storage_tier=StorageTier.WARM, read_at__lt=before).exclude(spared)
     for kernel in idle.order_by("read_at", "pk")[:MAX_MOVES]:
         yield _move(kernel, StorageTier.COLD, f"not read for {settings.cold_after_days:g} days")

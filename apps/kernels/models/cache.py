@@ -40,6 +40,7 @@ class CacheOutbox(models.Model):
         verbose_name_plural = "cache outbox"
         ordering = ["id"]
         constraints = [models.CheckConstraint(condition=Q(kind__in=OutboxKind.values), name="outbox_kind_is_known")]
+        indexes = [models.Index(fields=["key"], name="outbox_key"), models.Index(fields=["due_at"], name="outbox_due")]
 
     def __str__(self) -> str:
         return f"{self.kind} …{self.key[-12:]}"
