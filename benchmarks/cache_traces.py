@@ -19,8 +19,8 @@ OPERATIONS = ("GET", "PUT", "DEL")
 LONGEST_SIZE = 18
 """Digits."""
 BASE_SECONDS, BYTES_PER_SECOND = 0.0010, 400 << 20
-"""Assumed: a miss in L1 that is read from L3, with what comes before it. The read of L3 alone (``cache_tiers``, median, 2
-busy cores) took 0.29 ms at 10 KiB and 29.5 ms at 16 MiB: 0.3 ms and 550 MiB/s. With those the lead of cost-aware over
+"""Assumed: a miss in L1 that is read from L3, with what comes before it. The read of L3 alone (``cache_tiers``, median
+on 2 cores) took 0.29 ms at 10 KiB and 29.5 ms at 16 MiB: 0.3 ms and 550 MiB/s. With those the lead of cost-aware over
 S3-FIFO is less, .007 instead of .018 at its worst size (seeds 1001 and 1002), as the size tells less of the time."""
 
 
