@@ -4,18 +4,17 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('kernels', '0009_tiered_cache'),
+        ("kernels", "0009_tiered_cache"),
     ]
 
     operations = [
         migrations.AddIndex(
-            model_name='cacheoutbox',
-            index=models.Index(fields=['key'], name='outbox_key'),
+            model_name="cacheoutbox",
+            index=models.Index(fields=["key"], name="outbox_key"),
         ),
         migrations.AddIndex(
-            model_name='cacheoutbox',
-            index=models.Index(fields=['due_at'], name='outbox_due'),
+            model_name="cacheoutbox",
+            index=models.Index(fields=["due_at"], name="outbox_due"),
         ),
     ]
