@@ -15,6 +15,7 @@ from django.utils import timezone
 from apps.core.errors import NotFound
 from apps.core.ids import new_id
 from apps.kernels.cache import KernelStore, TierName, archive, changes, filling, mover, outbox, relay
+from apps.kernels.cache.breaker import Breaker
 from apps.kernels.cache.chunks import DatabaseTier
 from apps.kernels.cache.segments import Segment, TierAway
 from apps.kernels.cache.tiers import tiers
@@ -249,6 +250,46 @@ def test_it_is_tried_less_and_less_often_and_still_every_ten_minutes_after_days(
         pauses.append(round((row.due_at - timezone.now()).total_seconds()))
 
     assert pauses == [2, 4, 64, 600, 600, 600]
+
+
+def test_an_error_that_the_database_cannot_write_down_does_not_keep_the_others_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def step(key: str) -> None:
+        if key == "first":
+            raise TierAway("not there: \0 \udcff")
+
+    monkeypatch.setitem(relay.STEPS, OutboxKind.CHANGED, step)
+    for key in ("first", "second"):
+        owe(OutboxKind.CHANGED, key)
+    relay.drain()
+
+    assert owed() == ["changed first"]
+    assert CacheOutbox.objects.get().error == "not there:  ?"
+
+
+def test_a_process_whose_clock_is_behind_that_of_the_database_tells_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, now = validated(), timezone.now
+    monkeypatch.setattr(timezone, "now", lambda: now() - timedelta(seconds=30))
+    kernel.name = "renamed"
+    kernel.save()
+
+    assert owed() == []
+
+
+def test_a_copy_for_which_the_storage_was_not_asked_does_not_say_that_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digest, seconds = KernelStore().put(DATA), [0.0]
+    relay.drain()
+    breaker = Breaker("l4", clock=lambda: seconds[0])
+    monkeypatch.setattr(tiers().storage, "breaker", breaker)
+    breaker.failed(was_timeout=True)
+    seconds[0] = 6.0
+    owe(OutboxKind.COPY, digest)
+    relay.drain()
+
+    assert (owed(), breaker.state) == ([], "half-open")
 
 
 @pytest.mark.parametrize("mistake", ["of python", "of sql"])

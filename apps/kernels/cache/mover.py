@@ -232,15 +232,17 @@ def recall(digest: str) -> bool:
         return False
 
 
-def copy(digest: str) -> None:
+def copy(digest: str) -> bool:
     """Have a copy in L4 of bytes that are in L3; they stay there. Freed meanwhile, or copied already: nothing to do.
+
+    Whether the storage was asked for it.
 
     Raises:
         Conflict: somebody else is moving them. Unavailable: the object storage. CorruptKernel: they are wrong in L3.
     """
     with _alone_with(digest):
         if not KernelBlob.objects.filter(pk=digest, freed_at=None, in_database=True, archived_at=None).exists():
-            return
+            return False
         archive.store(digest, _stored(digest))
         stats.count(TierName.L4, "fills", size=None)
         with transaction.atomic():
@@ -248,6 +250,7 @@ def copy(digest: str) -> None:
             if blob is not None:
                 blob.archived_at = timezone.now()
                 blob.save()
+        return True
 
 
 def heal(digest: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 from django.db import transaction
+from django.db.models.functions import Now
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 from django.utils import timezone
@@ -30,8 +31,7 @@ def owe_new_bytes(digest: str) -> None:
     """
     kinds = [OutboxKind.FILL] if config().l2_url else []
     kinds += [OutboxKind.COPY] if config().copies else []
-    now = timezone.now()
-    CacheOutbox.objects.bulk_create(CacheOutbox(kind=kind, key=digest, due_at=now) for kind in kinds)
+    CacheOutbox.objects.bulk_create(CacheOutbox(kind=kind, key=digest, due_at=Now()) for kind in kinds)
     if config().write == "through":
         transaction.on_commit(partial(_drain_quietly, OutboxKind.FILL, digest))
     else:
@@ -41,7 +41,7 @@ def owe_new_bytes(digest: str) -> None:
 
 def owe_forgetting(digest: str) -> None:
     """No process and no fast tier keeps the bytes once the caller's transaction has committed."""
-    CacheOutbox.objects.create(kind=OutboxKind.FORGET, key=digest, due_at=timezone.now())
+    CacheOutbox.objects.create(kind=OutboxKind.FORGET, key=digest, due_at=Now())
     transaction.on_commit(partial(_drain_quietly, OutboxKind.FORGET, digest))
 
 
@@ -55,7 +55,7 @@ def tell_after_commit(*, instance: Kernel, created: bool, **kwargs: Any) -> None
 def hasten(row: CacheOutbox) -> CacheOutbox:
     """Have a row tried by the next round, though it failed. Done meanwhile: there is nothing to hasten."""
     row.due_at = timezone.now()
-    CacheOutbox.objects.filter(pk=row.pk).update(due_at=row.due_at)
+    CacheOutbox.objects.filter(pk=row.pk).update(due_at=Now())
     enqueue_after_commit(RELAY_TASK)
     return row
 

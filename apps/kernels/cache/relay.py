@@ -12,9 +12,10 @@ from datetime import timedelta
 import structlog
 from django.db import transaction
 from django.db.models import QuerySet
-from django.utils import timezone
+from django.db.models.functions import Now
 
-from apps.core.errors import ServiceError, Unavailable
+from apps.core.errors import Conflict, ServiceError, Unavailable
+from apps.core.objects import STORAGE_TIMEOUTS
 from apps.kernels.cache import changes, filling, mover
 from apps.kernels.cache.segments import CorruptSegment, TierAway
 from apps.kernels.cache.tiers import tiers
@@ -29,6 +30,8 @@ SLOW = frozenset({OutboxKind.COPY})
 def _copy(digest: str) -> None:
     """As ``mover.copy``, but a storage that did not answer lately is left alone: each call would wait for it.
 
+    The breaker hears nothing of a copy for which the storage was not asked: such a probe is given up.
+
     Raises:
         TierAway, ServiceError, CorruptKernel.
     """
@@ -36,14 +39,17 @@ def _copy(digest: str) -> None:
     if not breaker.allows():
         raise TierAway("the object storage did not answer lately")
     try:
-        mover.copy(digest)
-    except Unavailable:
-        breaker.failed()
+        was_asked = mover.copy(digest)
+    except Conflict:
+        raise
+    except Unavailable as error:
+        breaker.failed(was_timeout=isinstance(error.__cause__, STORAGE_TIMEOUTS))
         raise
     except BaseException:
         breaker.succeeded()
         raise
-    breaker.succeeded()
+    if was_asked:
+        breaker.succeeded()
 
 
 STEPS: dict[str, Callable[[str], object]] = {
@@ -80,7 +86,8 @@ def _take_slow(kinds: Collection[str], key: str | None) -> bool:
 
 
 def _due(kinds: Collection[str], key: str | None) -> QuerySet[CacheOutbox]:
-    due = CacheOutbox.objects.filter(kind__in=kinds, due_at__lte=timezone.now()).order_by("id")
+    # By the clock of the database, which the trigger goes by: nothing waits because this machine's is behind.
+    due = CacheOutbox.objects.filter(kind__in=kinds, due_at__lte=Now()).order_by("id")
     return due if key is None else due.filter(key=key)
 
 
@@ -99,10 +106,14 @@ def _work_off(row: CacheOutbox) -> None:
         row.delete()
 
 
-def _put_off(row: CacheOutbox, error: Exception) -> None:
-    row.attempts += 1
-    row.due_at = timezone.now() + timedelta(seconds=min(2**row.attempts, LONGEST_PAUSE_SECONDS))
-    row.error = (str(error) or type(error).__name__)[:1000]
+def _put_off(row: CacheOutbox, problem: Exception) -> None:
+    attempts, error = row.attempts + 1, _storable(str(problem) or type(problem).__name__)[:1000]
+    due_at = Now() + timedelta(seconds=min(2**attempts, LONGEST_PAUSE_SECONDS))
     # Another relay may have done it meanwhile: then it does not come back.
-    CacheOutbox.objects.filter(pk=row.pk).update(attempts=row.attempts, due_at=row.due_at, error=row.error)
-    log.warning("outbox_row_put_off", kind=row.kind, key=row.key, attempts=row.attempts, error=row.error)
+    CacheOutbox.objects.filter(pk=row.pk).update(attempts=attempts, due_at=due_at, error=error)
+    log.warning("outbox_row_put_off", kind=row.kind, key=row.key, attempts=attempts, error=error)
+
+
+def _storable(text: str) -> str:
+    """Without what PostgreSQL refuses: an error repeats what a server or a file system said."""
+    return text.replace("\0", "").encode(errors="replace").decode()
