@@ -13,7 +13,7 @@ from apps.kernels.cache import CorruptKernel, KernelStore, archive, relay
 from apps.kernels.cache.tiers import tiers
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import CHUNK_BYTES, Kernel, KernelBlob, KernelChunk, OutboxKind, StorageTier
-from tests.support.objects import Bucket
+from tests.support.objects import Bucket, Folder
 from tests.support.problems import assert_problem
 from tests.support.store_in_trouble import (
     OPEN_SECONDS,
@@ -91,6 +91,25 @@ def test_a_cold_kernel_is_a_clear_error_until_it_is_back(storage: Bucket, cold: 
 
     storage.proxy.mend()
     wait_until(lambda: tiers().storage.breaker.state != "open", seconds=10)
+    assert downloaded(client, cold) == DATA
+
+
+@pytest.mark.parametrize("is_mount_point_left", [True, False])
+def test_a_folder_that_is_not_mounted_has_lost_no_kernel(
+    folder_storage: Folder, configure: Callable[..., None], is_mount_point_left: bool
+) -> None:
+    configure(l2_url="")
+    cold, client = cold_kernel(DATA), admin()
+    mounted = folder_storage.path.rename(folder_storage.path.with_name("elsewhere"))
+    if is_mount_point_left:
+        folder_storage.path.mkdir()
+
+    assert "is it mounted?" in assert_problem(client.get(path_of(cold)), 503, "storage")["detail"]
+    assert state_of(cold) == KernelState.VALIDATED
+
+    if is_mount_point_left:
+        folder_storage.path.rmdir()
+    mounted.rename(folder_storage.path)
     assert downloaded(client, cold) == DATA
 
 

@@ -6,9 +6,10 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from tempfile import TemporaryFile
 
-from django.core.files.storage import Storage, storages
+from django.core.files.storage import FileSystemStorage, Storage, storages
 
 from apps.core.errors import Unavailable
 from apps.core.objects import (
@@ -34,13 +35,28 @@ from apps.kernels.cache.segments import (
 )
 from apps.kernels.models import CHUNK_BYTES
 
+FOLDER = "kernels"
+
 
 def name_of(digest: str) -> str:
-    return f"kernels/{digest[:2]}/{digest}"
+    return f"{FOLDER}/{digest[:2]}/{digest}"
 
 
 def _storage() -> Storage:
     return storages["default"]
+
+
+def _require_mounted() -> None:
+    """Where a copy should be, a folder without any kernels has not lost them: its disk is not mounted, or it was moved.
+
+    A bucket that is gone says so itself.
+
+    Raises:
+        NotADirectoryError: that is so.
+    """
+    storage = _storage()
+    if isinstance(storage, FileSystemStorage) and not Path(storage.path(FOLDER)).is_dir():
+        raise NotADirectoryError(f"its folder {FOLDER!r} is not there: is it mounted?")
 
 
 @contextmanager
@@ -139,8 +155,8 @@ class ArchiveTier:
         """Segment ``index`` of the blob, each chunk of it verified against ``digests``; None: there is no copy.
 
         Raises:
-            CorruptSegment: the copy is too short, or has other bytes. TierAway: the storage does not answer, or has
-            not for a while.
+            CorruptSegment: the copy is too short, or has other bytes. TierAway: the storage does not answer, has not
+            for a while, or is not mounted.
         """
         start = index * SEGMENT_BYTES
         stop = start + segment_size(blob_size, index)
@@ -148,6 +164,7 @@ class ArchiveTier:
             try:
                 data = read_range(_storage(), name_of(digest), start, stop)
             except FileNotFoundError:
+                _require_mounted()
                 return None
             except ShortObject as error:
                 raise CorruptSegment(f"the copy of {digest} in the object storage is too short") from error
