@@ -6,7 +6,11 @@ from django_filters import rest_framework as filters
 
 
 def any_of(values: Iterable[object], **kwargs: object) -> filters.MultipleChoiceFilter:
-    """``?state=RUNNING&state=PAUSED``: rows with one of these values."""
+    """``?state=RUNNING&state=PAUSED``: rows with one of these values. A refusal names them."""
+    known = [str(value) for value in values]
     return filters.MultipleChoiceFilter(
-        choices=[(str(value), str(value)) for value in values], distinct=False, **kwargs
+        choices=[(value, value) for value in known],
+        distinct=False,
+        error_messages={"invalid_choice": f"must be one of {', '.join(known)}"},
+        **kwargs,
     )

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
@@ -71,6 +72,14 @@ class TestStatistics:
 
         assert "L2: " in run("stats")
         assert run_json("stats")["now"]["l2"]["problem"]
+
+    @pytest.mark.parametrize("step", ["stats", "plan", "warm", "relay"])
+    def test_a_wrong_setting_is_told_before_anything_is_done(self, settings: Any, step: str) -> None:
+        settings.KERNEL_CACHE = {**settings.KERNEL_CACHE, "policy": "newest"}
+
+        with pytest.raises(ImproperlyConfigured, match="ESPER_CACHE_POLICY must be one of cost-aware"):
+            run(step)
+        assert not CachePlan.objects.exists()
 
     def test_without_an_l2_it_says_so(self, settings: Any) -> None:
         settings.KERNEL_CACHE = {**settings.KERNEL_CACHE, "l2_url": ""}

@@ -19,6 +19,7 @@ from apps.core.ids import parse_id
 from apps.kernels import services
 from apps.kernels.api.cache_forms import CachePlanDetail, told
 from apps.kernels.cache import relay, reporting
+from apps.kernels.cache.config import config
 from apps.kernels.lifecycle import CachePlanState
 from apps.kernels.models import CacheOutbox, CachePlan, CachePlanKind
 
@@ -54,6 +55,7 @@ class Command(BaseCommand):
             step.add_argument("--json", action="store_true", help="one JSON object as the last line of standard output")
 
     def handle(self, *args: Any, step: str, json: bool, **options: Any) -> None:
+        config()  # a wrong setting is told here, before anything is done
         try:
             answer, text = STEPS[step](options)
         except ServiceError as error:
