@@ -242,6 +242,7 @@ def test_an_archived_kernel_is_refused_though_every_tier_had_it(before: str) -> 
 
 def test_threads_that_miss_at_once_load_once(monkeypatch: pytest.MonkeyPatch) -> None:
     digest, loads, missed = stored(), [], []
+    counts = Counts()
     in_memory, in_database = MemoryTier.get, DatabaseTier.get
 
     def miss(tier: MemoryTier, *key: Any) -> Segment | None:
@@ -264,6 +265,7 @@ def test_threads_that_miss_at_once_load_once(monkeypatch: pytest.MonkeyPatch) ->
 
     assert found == [SMALL] * 8
     assert len(loads) == 1
+    assert (counts.of("misses", L1), counts.of("hits", L3), counts.of("coalesced", L3)) == (8, 1, 7)
 
 
 def _read_in_thread(digest: str, found: list[bytes]) -> None:
@@ -334,6 +336,30 @@ def test_a_wrong_digest_of_a_chunk_is_healed_from_the_whole_copy() -> None:
 
     assert KernelStore().get(digest) == SMALL
     assert (counts.of("heals", L3), counts.of("corrupt", L4), counts.of("hits", L3)) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["one segment", "two segments"])
+def test_a_chunk_of_another_kernel_with_its_own_digest_is_healed_and_no_copy_of_it_stays(data: bytes) -> None:
+    digest, wrong = stored(data), b"\1" * CHUNK_BYTES
+    corrupt_chunk(digest, data=wrong, sha256=hashlib.sha256(wrong).digest())
+
+    assert KernelStore().get(digest) == data
+    assert [KernelStore().get(digest) for _ in range(3)] == [data] * 3
+
+
+def test_a_chunk_of_another_kernel_is_never_streamed_as_part_of_a_kernel_of_one_segment() -> None:
+    digest, wrong = stored(), b"\1" * CHUNK_BYTES
+    corrupt_chunk(digest, data=wrong, sha256=hashlib.sha256(wrong).digest())
+
+    assert b"".join(KernelStore().stream(digest)) == SMALL
+
+
+def test_verifying_heals_a_chunk_of_another_kernel() -> None:
+    digest, wrong = stored(LARGE), b"\1" * CHUNK_BYTES
+    corrupt_chunk(digest, data=wrong, sha256=hashlib.sha256(wrong).digest())
+    KernelStore().verify(digest)
+
+    assert b"".join(KernelStore().stream(digest)) == LARGE
 
 
 def test_a_small_range_of_a_corrupt_chunk_heals_it_though_l2_has_right_bytes() -> None:

@@ -129,8 +129,10 @@ class DatabaseTier:
         if found is None or any(chunk.data is None for chunk in found.chunks):
             return None
         data = b"".join(chunk.checked(digest, chunk.data or b"") for chunk in found.chunks)
-        is_named_so = found.blob_size > CHUNK_BYTES or found.digests[0].hex() == digest
-        if len(data) != min(last * CHUNK_BYTES, found.blob_size) - first * CHUNK_BYTES or not is_named_so:
+        is_whole = len(data) == found.blob_size
+        if len(data) != min(last * CHUNK_BYTES, found.blob_size) - first * CHUNK_BYTES or (
+            is_whole and _sha256(data, found.digests) != digest
+        ):
             raise CorruptKernel(digest, first)
         return Segment(data, found.blob_size, found.digests)
 
@@ -163,6 +165,11 @@ class DatabaseTier:
             raise
         self.breaker.succeeded()
         return found
+
+
+def _sha256(data: bytes, digests: tuple[bytes, ...]) -> str:
+    """Of a whole blob, in hex: of one chunk it is known."""
+    return digests[0].hex() if len(digests) == 1 else hashlib.sha256(data).hexdigest()
 
 
 def write(digest: str, pieces: Iterable[bytes]) -> None:

@@ -104,6 +104,7 @@ def read(digest: str, index: int, *, keep_in_memory: bool, blob_size: int | None
     heard = follower.events
     below, was_spared = _flights.once((digest, index), lambda: _below(found, digest, index, way, blob_size))
     if was_spared:
+        stats.count(TierName.L1, "misses", size=below.segment.blob_size)
         stats.count(below.tier, "coalesced", size=below.segment.blob_size)
     elif keep_in_memory and found.memory.put(digest, index, below.segment, cost=sum(below.seconds.values())):
         stats.count(TierName.L1, "promotions", size=below.segment.blob_size)
@@ -232,7 +233,7 @@ def _truth(found: Tiers, digest: str, index: int, way: _Way) -> Found:
         if not healed:
             way.unhealed.add(TierName.L3)
             if segment is None and healed is None:
-                raise Unavailable(f"the bytes {digest} cannot be healed now: try again", code="being_healed")
+                raise _being_healed(digest)
         elif segment is None:  # the digests that L3 keeps of its chunks were what was wrong
             way.corrupt.pop(TierName.L4, None)
             segment = way.ask(TierName.L3, lambda: found.database.get(digest, index))
@@ -262,6 +263,20 @@ def _archived(found: Tiers, digest: str, index: int) -> Segment | None:
     if described.blob_size <= CHUNK_BYTES and described.digests[0].hex() != digest:
         raise CorruptKernel(digest, 0)
     return found.storage.read(digest, index, digests=described.digests, blob_size=described.blob_size)
+
+
+def heal(digest: str) -> None:
+    """Have right bytes in L3, if L4 has them, and count it. Raises Unavailable: that cannot be known now."""
+    healed = _heal(digest)
+    if healed is None:
+        raise _being_healed(digest)
+    stats.count(TierName.L3, "corrupt", size=None)
+    if healed:
+        stats.count(TierName.L3, "heals", size=None)
+
+
+def _being_healed(digest: str) -> Unavailable:
+    return Unavailable(f"the bytes {digest} cannot be healed now: try again", code="being_healed")
 
 
 def _heal(digest: str) -> bool | None:

@@ -105,7 +105,7 @@ class KernelStore:
         pieces = list(Reading(digest, 0, None))
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if len(data) > CHUNK_BYTES and hashlib.sha256(data).hexdigest() != digest:  # of one chunk it is the same digest
-            raise CorruptKernel(digest, -1)
+            return self._put_right(digest)
         return data
 
     def stream(self, digest: str, start: int = 0, stop: int | None = None) -> Reading:
@@ -116,10 +116,26 @@ class KernelStore:
     def verify(self, digest: str) -> None:
         """Read what L3 and L4 have of the blob, past the copies in L1 and L2, and heal it. Raises as ``get`` does."""
         found = hashlib.sha256()
-        for index in range(segment_count(self.size(digest))):
-            found.update(reading.read_truth(digest, index).segment.data)
+        for piece in self._truth(digest):
+            found.update(piece)
         if found.hexdigest() != digest:
+            self._put_right(digest)
+
+    def _put_right(self, digest: str) -> bytes:
+        """Each chunk fits the digest that L3 has of it, but together they are another blob: so L3 is wrong, and so are
+        the copies that were made of it. Raises as ``get`` does."""
+        reading.heal(digest)
+        with transaction.atomic():
+            outbox.owe_forgetting(digest)
+        data = b"".join(self._truth(digest))
+        if hashlib.sha256(data).hexdigest() != digest:
             raise CorruptKernel(digest, -1)
+        return data
+
+    def _truth(self, digest: str) -> Iterator[bytes]:
+        """The blob segment by segment, from L3 or L4."""
+        for index in range(segment_count(self.size(digest))):
+            yield reading.read_truth(digest, index).segment.data
 
     def locate(self, digest: str) -> TierName:
         """The tier that would answer, without reading. Raises NotFound, Conflict, Unavailable."""
