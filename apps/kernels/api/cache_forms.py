@@ -54,7 +54,7 @@ class CacheCountsSerializer(serializers.Serializer[reporting.Counts]):
     heals = serializers.IntegerField(help_text="copies that were put right from another tier")
     corrupt = serializers.IntegerField(help_text="copies that were not what had been put there")
     errors = serializers.IntegerField(  # type: ignore[assignment]  # declared fields leave the class
-        help_text="times that it did not answer, or not in time"
+        help_text="reads that went past it: it did not answer, not in time, or is left alone"
     )
     latency = CacheLatencySerializer()
 

@@ -23,7 +23,7 @@ HELP = {
     "coalesced": "Loads that were spared because another reader's was waited for.",
     "heals": "Copies in the tier that were put right from another one.",
     "corrupt": "Copies in the tier that were not what had been put there.",
-    "errors": "Times that the tier did not answer, or not in time.",
+    "errors": "Reads that went past the tier: it did not answer, not in time, or is left alone.",
 }
 EXPOSED_STEP = STEPS_PER_DECADE // 3
 """Every fourth bound is exposed, three buckets a decade: each is a series per tier."""

@@ -29,7 +29,7 @@ What = Literal[
     "coalesced",  # loads from it that were spared: somebody else's was waited for
     "heals",  # corrupt or lost there, and put right from another tier
     "corrupt",  # was not what had been put there
-    "errors",  # did not answer, or not in time
+    "errors",  # reads that went past it: it did not answer, not in time, or is left alone
 ]
 COUNTERS: tuple[str, ...] = ("bytes", *get_args(What))
 """``observe`` counts the bytes that a tier gave out, ``count`` the rest."""
