@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -192,6 +193,29 @@ def test_what_was_told_while_it_was_away_is_heard_when_it_is_back(kernel: Kernel
         client.xadd(STREAM, {"kind": "forget", "key": kernel.digest or ""})
 
     wait_until(lambda: not other.has_in_memory(kernel.digest or ""), seconds=FOUND_OUT_SECONDS)
+
+
+def test_who_was_held_up_trusts_nothing_until_it_has_heard_all_that_was_told_meanwhile(l2: Valkey) -> None:
+    """Held up in the first of 1201 events for longer than what it knows is trusted."""
+    slow, may_go_on, trusted = Follower(), threading.Event(), []
+
+    def hear(event: Event) -> None:
+        may_go_on.wait()
+        trusted.append(slow.is_current())
+
+    slow.on_event = hear
+    slow.start()
+    wait_until(slow.is_current, seconds=5)
+    with l2.client as client:
+        for number in range(1201):
+            client.xadd(STREAM, {"kind": "changed", "key": str(number)})
+    told = time.monotonic()
+    wait_until(lambda: time.monotonic() > told + TRUSTED_SECONDS, seconds=5)
+    may_go_on.set()
+    wait_until(slow.is_current, seconds=5)
+    slow.stop()
+
+    assert trusted == [False] * 1201
 
 
 def test_without_an_l2_nothing_is_remembered(kernel: Kernel, configure: Callable[..., None]) -> None:

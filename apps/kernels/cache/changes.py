@@ -28,6 +28,8 @@ STREAM = "esper:k1:changes"
 KEPT = 10_000
 """Entries of the stream; whoever misses more than this has a gap."""
 BLOCK_MS = 500
+BATCH = 500
+"""Entries that are asked for at a time."""
 TRUSTED_SECONDS = 2.0
 """After so long without an answer of the stream, what a process knows is not trusted."""
 PAUSE_SECONDS = 1.0
@@ -140,16 +142,17 @@ class Follower:
         return True
 
     def _hear(self, client: Any) -> None:
-        answer = client.xread({STREAM: self._last_id}, block=BLOCK_MS, count=500)
+        asked = time.monotonic()
+        answer = client.xread({STREAM: self._last_id}, block=BLOCK_MS, count=BATCH)
         # Flushed under an open connection, or trimmed while this process was stopped: what is read next may not be
         # what came next.
-        if not self._look_for_gap(client):
-            for _, entries in answer or ():
-                for entry_id, fields in entries:
-                    self._last_id = entry_id  # also of what cannot be understood: it would come again and again
-                    self.events += 1
-                    self.on_event((fields[b"kind"].decode(), fields[b"key"].decode()))
-        self._current_until = time.monotonic() + TRUSTED_SECONDS
+        entries = [] if self._look_for_gap(client) or not answer else answer[0][1]
+        for entry_id, fields in entries:
+            self._last_id = entry_id  # also of what cannot be understood: it would come again and again
+            self.events += 1
+            self.on_event((fields[b"kind"].decode(), fields[b"key"].decode()))
+        if len(entries) < BATCH:  # else there may be more, told long ago
+            self._current_until = asked + TRUSTED_SECONDS
 
 
 follower = Follower()
