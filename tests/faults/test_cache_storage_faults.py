@@ -10,9 +10,11 @@ from apps.core.actors import SYSTEM
 from apps.core.errors import Unavailable
 from apps.kernels import services
 from apps.kernels.cache import CorruptKernel, KernelStore, archive, relay
+from apps.kernels.cache.segments import TierName
 from apps.kernels.cache.tiers import tiers
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import CHUNK_BYTES, Kernel, KernelBlob, KernelChunk, OutboxKind, StorageTier
+from tests.support.cache import Counts
 from tests.support.objects import Bucket, Folder
 from tests.support.problems import assert_problem
 from tests.support.store_in_trouble import (
@@ -104,7 +106,9 @@ def test_a_folder_that_is_not_mounted_has_lost_no_kernel(
     if is_mount_point_left:
         folder_storage.path.mkdir()
 
+    counts = Counts()
     assert "is it mounted?" in assert_problem(client.get(path_of(cold)), 503, "storage")["detail"]
+    assert counts.of("errors", TierName.L4) == 1
     assert state_of(cold) == KernelState.VALIDATED
 
     if is_mount_point_left:

@@ -224,7 +224,7 @@ def _truth(found: Tiers, digest: str, index: int, way: _Way) -> Found:
         if segment is not None:
             return way.arrived(segment, TierName.L3, offset=index * SEGMENT_BYTES)
         if TierName.L3 in way.away:
-            raise _database_away(way.away[TierName.L3])
+            raise _failure(digest, index, way)
         segment = way.ask(TierName.L4, lambda: _archived(found, digest, index))
         if segment is not None or TRUTH & (way.corrupt.keys() | way.away.keys()):
             break
@@ -299,6 +299,10 @@ def _failure(digest: str, index: int, way: _Way) -> Exception:
     """What to say when no tier had the segment."""
     for name in way.corrupt:
         stats.count(name, "corrupt", size=None)
+    for name in way.away:
+        stats.count(name, "errors", size=None)
+    if TierName.L3 in way.away:
+        return _database_away(way.away[TierName.L3])
     if TierName.L4 in way.away:
         return Unavailable(str(way.away[TierName.L4]), code="storage")
     wrong = way.corrupt.get(TierName.L3) or way.corrupt.get(TierName.L4)
