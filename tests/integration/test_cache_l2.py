@@ -133,6 +133,11 @@ def test_a_lease_that_was_given_up_lets_the_next_one_load(tier: RedisTier) -> No
     assert tier.acquire(DIGEST, 0)
 
 
+def test_the_shortest_lease_is_one_that_redis_knows(tier: RedisTier, configure: Callable[..., None]) -> None:
+    configure(lease=0.0001)
+    assert tier.acquire(DIGEST, 0)
+
+
 def test_nobody_gives_up_the_lease_of_another(tier: RedisTier) -> None:
     lease_of(tier)
     tier.release(DIGEST, 0, "0" * 32)

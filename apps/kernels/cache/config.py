@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,11 +74,12 @@ def config() -> CacheConfig:
 
 def problems(found: CacheConfig) -> list[str]:
     """What is wrong, each naming the environment variable to correct."""
-    wrong = [f"{variable(name)} must be above 0" for name in POSITIVE if getattr(found, name) <= 0]
+    # Written so that "nan", which every comparison refuses, is wrong too.
+    wrong = [f"{variable(name)} must be a number above 0" for name in POSITIVE if not 0 < getattr(found, name) < inf]
     wrong += [
-        f"{variable(name)} must not be below 0"
+        f"{variable(name)} must be a number, not below 0"
         for name in ("l2_ms_per_mib", "cold_after_days")
-        if getattr(found, name) < 0
+        if not 0 <= getattr(found, name) < inf
     ]
     if not 0 < found.warm_share <= 1:
         wrong.append(f"{variable('warm_share')} must be above 0 and at most 1")
@@ -91,7 +93,11 @@ def problems(found: CacheConfig) -> list[str]:
 def _url_problems(found: CacheConfig) -> list[str]:
     if not found.l2_url:
         return []
-    name, parts = variable("l2_url"), urlsplit(found.l2_url)
+    name = variable("l2_url")
+    try:
+        parts = urlsplit(found.l2_url)
+    except ValueError:  # which may repeat the password
+        return [f"{name} is no URL"]
     if parts.scheme not in {"redis", "rediss", "unix"}:
         return [f"{name} must begin with redis://, rediss:// or unix://"]
     try:

@@ -151,7 +151,7 @@ class RedisTier:
         Raises:
             TierAway: also when the server is full: there can be no lease then, and waiting for a value is in vain.
         """
-        token, milliseconds = secrets.token_hex(16), int(config().lease * 1000)
+        token, milliseconds = secrets.token_hex(16), max(int(config().lease * 1000), 1)
         keys = (_key(digest, index), _lease(digest, index))
         try:
             given = self._ask(lambda: clients.client().eval(ACQUIRE, 2, *keys, token, milliseconds))

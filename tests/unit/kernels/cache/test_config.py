@@ -46,12 +46,20 @@ def test_the_defaults_are_right() -> None:
         ("absent_ttl", 0.0, "ESPER_CACHE_ABSENT_TTL"),
         ("lease", -5.0, "ESPER_CACHE_LEASE"),
         ("binding_ttl", 0.0, "ESPER_CACHE_BINDING_TTL"),
+        ("lease", float("nan"), "ESPER_CACHE_LEASE"),
+        ("l2_timeout_ms", float("inf"), "ESPER_CACHE_L2_TIMEOUT_MS"),
+        ("cold_after_days", float("nan"), "ESPER_CACHE_COLD_AFTER_DAYS"),
     ],
 )
 def test_a_wrong_value_is_one_error_that_names_its_variable(name: str, value: Any, variable: str) -> None:
     (problem,) = wrong(**{name: value})
 
     assert problem.startswith(f"{variable} must ")
+
+
+@pytest.mark.parametrize("url", ["redis://:hidden@[cache", "redis://:hidden@cach\u2100:6379"])
+def test_what_is_no_url_is_said_without_the_password_in_it(url: str) -> None:
+    assert wrong(l2_url=url) == ["ESPER_CACHE_L2_URL is no URL"]
 
 
 @pytest.mark.parametrize(
