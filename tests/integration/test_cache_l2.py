@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.conf import settings as current
 
 from apps.kernels.cache import clients
 from apps.kernels.cache.breaker import Breaker
@@ -131,6 +132,16 @@ def test_what_was_loaded_before_the_blob_was_dropped_is_not_put_after(tier: Redi
 def test_a_lease_that_was_given_up_lets_the_next_one_load(tier: RedisTier) -> None:
     tier.release(DIGEST, 0, lease_of(tier))
     assert tier.acquire(DIGEST, 0)
+
+
+def test_what_its_url_says_of_time_limits_and_answers_is_for_others(configure: Callable[..., None]) -> None:
+    """REDIS_URL, which it is by default, has other users."""
+    url = current.KERNEL_CACHE["l2_url"]
+    configure(l2_url=f"{url}?socket_timeout=600&decode_responses=true&client_name=esper", l2_timeout_ms=50.0)
+    options = clients.client().connection_pool.connection_kwargs
+
+    assert (options["socket_timeout"], options["decode_responses"]) == (0.05, False)
+    assert options["client_name"] == "esper"
 
 
 def test_the_shortest_lease_is_one_that_redis_knows(tier: RedisTier, configure: Callable[..., None]) -> None:

@@ -13,8 +13,10 @@ redis-py and not django-redis, which has no code for clusters, and no second tim
 """
 
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from django.core.signals import setting_changed
 from django.dispatch import receiver
@@ -64,12 +66,20 @@ def _client(seconds: float) -> Client:
         "socket_read_size": READ_BYTES,
         "health_check_interval": 0,
         "protocol": 2,
+        "decode_responses": False,
         "driver_info": None,
         "retry": Retry(NoBackoff(), 0),
     }
     if found.l2_cluster:
-        return RedisCluster.from_url(found.l2_url, require_full_coverage=False, **options)
-    return Redis.from_url(found.l2_url, **options)
+        return RedisCluster.from_url(_url_without(options), require_full_coverage=False, **options)
+    return Redis.from_url(_url_without(options), **options)
+
+
+def _url_without(options: Mapping[str, Any]) -> str:
+    """The URL of L2; what it says of ``options``, for other users of the same URL, would count instead of them."""
+    parts = urlsplit(config().l2_url)
+    kept = [(name, value) for name, value in parse_qsl(parts.query) if name not in options]
+    return parts._replace(query=urlencode(kept)).geturl()
 
 
 @receiver(setting_changed)

@@ -138,7 +138,7 @@ class KernelStore:
             yield reading.read_truth(digest, index).segment.data
 
     def locate(self, digest: str) -> TierName:
-        """The tier that would answer, without reading. Raises NotFound, Conflict, Unavailable."""
+        """The tier that would answer, without reading. Raises NotFound, Conflict, OperationalError."""
         found = tiers()
         if found.memory.has(digest):
             return TierName.L1
@@ -154,7 +154,7 @@ class KernelStore:
         return TierName.L4
 
     def size(self, digest: str) -> int:
-        """Bytes of the blob. Raises NotFound."""
+        """Bytes of the blob. Raises NotFound, OperationalError."""
         return self._blob(digest).size
 
     def _blob(self, digest: str) -> KernelBlob:
