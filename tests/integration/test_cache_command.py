@@ -19,6 +19,7 @@ from apps.kernels.cache.segments import TierName
 from apps.kernels.cache.tiers import tiers
 from apps.kernels.models import CacheOutbox, CachePlan, Kernel, StorageTier
 from tests.support.caching import applying, carried_out, expire, kernel, planned, tier_of
+from tests.support.stack import Servers
 
 NOWHERE = "redis://127.0.0.1:1/0"
 HOT, WARM = StorageTier.HOT, StorageTier.WARM
@@ -40,8 +41,10 @@ def interrupted(**arguments: Any) -> CachePlan:
 
 @pytest.mark.django_db
 class TestStatistics:
-    def test_people_get_the_four_tiers_as_a_table_and_how_they_are(self) -> None:
+    def test_people_get_the_four_tiers_as_a_table_and_how_they_are(self, servers: Servers) -> None:
         row = kernel()
+        fleet.publish()  # what earlier tests counted
+        servers.empty_redis()
         stats.count(TierName.L1, "hits", size=row.size, n=3)
         stats.count(TierName.L1, "misses", size=row.size)
         fleet.publish()
