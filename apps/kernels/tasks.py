@@ -24,6 +24,8 @@ from apps.kernels.selectors import PENDING
 
 log = structlog.get_logger(__name__)
 STUCK = timedelta(minutes=2)
+FUTILE_PAUSE = timedelta(hours=1)
+"""After a plan of the cache of which nothing could be moved, because a tier is away or too small."""
 OPEN_PLANS = (PlanState.PLANNED, PlanState.APPROVED)
 
 
@@ -134,18 +136,25 @@ def flush_accesses() -> None:
 @shared_task
 def rebalance_cache() -> None:
     """Move kernels to the storage tier that their reads ask for, by a plan that tells why."""
-    under_way = CachePlan.objects.filter(kind=CachePlanKind.OPTIMISE, state=CachePlanState.APPLYING)
-    if not under_way.exists() and planning.optimise():
+    if _is_time_for(CachePlanKind.OPTIMISE) and planning.optimise():
         _plan_and_apply(CachePlanKind.OPTIMISE)
 
 
 @shared_task
 def warm_cache() -> None:
     """Put into L2 what it lacks of what is read most."""
-    under_way = CachePlan.objects.filter(kind=CachePlanKind.WARM, state=CachePlanState.APPLYING)
     with suppress(TierAway):  # L2 comes back empty at worst: the next round fills it
-        if not under_way.exists() and planning.warm():
+        if _is_time_for(CachePlanKind.WARM) and planning.warm():
             _plan_and_apply(CachePlanKind.WARM)
+
+
+def _is_time_for(kind: str) -> bool:
+    """No plan of the kind is under way, and the last one moved something: else the next is made FUTILE_PAUSE later."""
+    plans = CachePlan.objects.filter(kind=kind)
+    if plans.filter(state=CachePlanState.APPLYING).exists():
+        return False
+    last = plans.filter(state=CachePlanState.APPLIED, updated_at__gt=timezone.now() - FUTILE_PAUSE).first()
+    return last is None or not last.moves or last.result.get("moved", 0) > 0
 
 
 def _plan_and_apply(kind: str) -> None:

@@ -45,6 +45,10 @@ def broken(*args: Any, **kwargs: Any) -> None:
     raise ZeroDivisionError("division by zero")
 
 
+def refused(*args: Any, **kwargs: Any) -> None:
+    raise Unavailable("the object storage does not answer", code="storage")
+
+
 def silent(*args: Any, **kwargs: Any) -> None:
     raise OperationalError("the connection is closed")
 
@@ -312,6 +316,22 @@ class TestTasks:
         tasks.rebalance_cache()  # one is under way
 
         assert [plan.state for plan in CachePlan.objects.all()] == [CachePlanState.APPLYING]
+
+    def test_after_a_plan_of_which_nothing_could_be_moved_the_schedule_waits_an_hour(
+        self, queued: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kernel(reads=10)
+        with monkeypatch.context() as patched:
+            patched.setattr(mover, "move", refused)
+            tasks.rebalance_cache()
+            tasks.carry_out_cache_plan(str(CachePlan.objects.get().pk))
+
+        tasks.rebalance_cache()
+        assert CachePlan.objects.count() == 1
+
+        CachePlan.objects.update(updated_at=timezone.now() - tasks.FUTILE_PAUSE)
+        tasks.rebalance_cache()
+        assert CachePlan.objects.count() == 2
 
 
 def test_two_workers_at_once_are_one(committed_db: str) -> None:
