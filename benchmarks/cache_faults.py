@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,8 @@ def _readers(pipe: Connection, digest: str, start: Any, victims: Any) -> None:
 
     loads: list[int] = []
     real = DatabaseTier.get
+    # Whoever is killed must not be killed inside the start that others share: its lock would never be given back.
+    past_it = threading.Barrier(THREADS)
 
     def counted(*arguments: Any) -> Any:
         loads.append(1)
@@ -116,7 +119,7 @@ def _readers(pipe: Connection, digest: str, start: Any, victims: Any) -> None:
 
     DatabaseTier.get = counted  # type: ignore[assignment, method-assign]
     with ThreadPoolExecutor(THREADS) as pool:
-        answers = [pool.submit(_read_once, digest, start) for _ in range(THREADS)]
+        answers = [pool.submit(_read_once, digest, start, past_it) for _ in range(THREADS)]
         found = [answer.result() for answer in answers]
     pipe.send(
         {
@@ -128,7 +131,7 @@ def _readers(pipe: Connection, digest: str, start: Any, victims: Any) -> None:
     )
 
 
-def _read_once(digest: str, start: Any) -> tuple[bool, Any, float]:
+def _read_once(digest: str, start: Any, past_it: threading.Barrier) -> tuple[bool, Any, float]:
     """Whether the right bytes came, from which tier, and seconds after the start."""
     import hashlib
 
@@ -140,6 +143,7 @@ def _read_once(digest: str, start: Any) -> tuple[bool, Any, float]:
     clients.client().ping()
     try:
         start.wait()
+        past_it.wait()
         began = time.perf_counter()
         reading = KernelStore().stream(digest)
         data = b"".join(reading)

@@ -144,7 +144,7 @@ def test_options_that_make_no_sense_are_told(options, told):
 
 
 def test_what_a_fetch_takes_grows_with_the_size():
-    assert refetch_seconds(400 << 20) == pytest.approx(cache_traces.BASE_SECONDS + 1.0)
+    assert refetch_seconds(cache_traces.BYTES_PER_SECOND) == pytest.approx(cache_traces.BASE_SECONDS + 1.0)
 
 
 def test_a_package_that_is_missing_is_told(monkeypatch):
