@@ -11,6 +11,6 @@ def any_of(values: Iterable[object], **kwargs: object) -> filters.MultipleChoice
     return filters.MultipleChoiceFilter(
         choices=[(value, value) for value in known],
         distinct=False,
-        error_messages={"invalid_choice": f"must be one of {', '.join(known)}"},
+        error_messages={"invalid_choice": f"%(value)s: must be one of {', '.join(known)}"},
         **kwargs,
     )

@@ -291,7 +291,7 @@ class TestPlans:
     def test_a_filter_that_is_none_of_the_choices_is_refused_with_them(self, admin: Caller) -> None:
         problem = assert_problem(admin.get(PLANS, {"kind": "cool"}), 400, "invalid", "/kind")
 
-        assert problem["errors"][0]["detail"] == "must be one of optimise, warm"
+        assert problem["errors"][0]["detail"].endswith(": must be one of optimise, warm")
 
     def test_one_that_has_not_changed_is_304(self, admin: Caller) -> None:
         path = f"{PLANS}/{planned().pk}"

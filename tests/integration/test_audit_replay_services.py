@@ -20,7 +20,7 @@ from apps.core.actors import SYSTEM
 from apps.core.lineage import LineageKind
 from apps.kernels import services as kernels
 from apps.kernels.lifecycle import KernelState
-from apps.kernels.models import Kernel, StorageTier, TagType
+from apps.kernels.models import CachePlanKind, Kernel, StorageTier, TagType
 from apps.morphogenesis.lifecycle import Gate, SeedState
 from apps.morphogenesis.protocols import Action, DecisionRecord, GraftOutcome, TransitionRecord
 from apps.training import services as training
@@ -128,6 +128,8 @@ def curation(kernel: Kernel) -> None:
     kernels.update_kernel(kernel=other, tags={"arch": "mlp"}, pinned_until=until, legal_hold=True, actor=SYSTEM)
     kernels.link_kernels(child=kernel, parent=other, kind=LineageKind.DISTILLED, weight=0.5, actor=SYSTEM)
     kernels.change_tier(kernel=other, tier=StorageTier.HOT, actor=SYSTEM)
+    moves = kernels.plan_cache(kind=CachePlanKind.OPTIMISE, actor=SYSTEM)
+    kernels.cancel_cache_plan(plan=moves, reason="not now", actor=SYSTEM)
     for target in (kernel, other):
         alias = kernels.set_alias(kernel=target, name="prod", reason="better", actor=SYSTEM)
     kernels.unprotect_alias(alias=alias, reason="none is good", actor=SYSTEM)
