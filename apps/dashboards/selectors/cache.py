@@ -15,6 +15,7 @@ from apps.audit.models import AuditEvent
 from apps.core.errors import Unavailable
 from apps.dashboards import latency_drawing, numbers
 from apps.dashboards.selectors import trail
+from apps.dashboards.selectors.paging import NewestPage, newest
 from apps.kernels import selectors as kernels
 from apps.kernels.cache import accesses, reporting
 from apps.kernels.cache.planning import MAX_MOVES, held
@@ -345,21 +346,9 @@ def movements() -> list[trail.Line]:
     return trail.lines_of(list(AuditEvent.objects.filter(type__in=MOVEMENTS).order_by("-at", "-id")[:MOVEMENTS_SHOWN]))
 
 
-@dataclass(frozen=True, slots=True)
-class PlanPage:
-    rows: Sequence[Any]
-    """With ``move_count``."""
-    next_after: UUID | None
-
-
-def plans(*, after: UUID | None) -> PlanPage:
+def plans(*, after: UUID | None) -> NewestPage:
     """The newest first."""
-    fitting = kernels.cache_plans().order_by("-id")
-    if after is not None:
-        fitting = fitting.filter(id__lt=after)
-    rows = list(fitting[: PLANS_SHOWN + 1])
-    more = len(rows) > PLANS_SHOWN
-    return PlanPage(rows=rows[:PLANS_SHOWN], next_after=rows[PLANS_SHOWN - 1].pk if more else None)
+    return newest(kernels.cache_plans(), after=after, shown=PLANS_SHOWN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from django.utils import timezone
 from apps.audit import selectors as audit
 from apps.dashboards import numbers
 from apps.dashboards.selectors import trail
+from apps.dashboards.selectors.paging import NewestPage, newest
 from apps.kernels.lifecycle import PlanState
 from apps.kernels.models import Kernel, RetentionItem, RetentionPlan, RetentionPolicy
 from apps.kernels.retention.explaining import Explanation, explain
@@ -81,20 +82,9 @@ def _guards(policy: RetentionPolicy) -> list[str]:
     return words
 
 
-@dataclass(frozen=True, slots=True)
-class PlanPage:
-    rows: Sequence[RetentionPlan]
-    next_after: UUID | None
-
-
-def plans(*, after: UUID | None) -> PlanPage:
+def plans(*, after: UUID | None) -> NewestPage:
     """The newest first."""
-    fitting = RetentionPlan.objects.select_related("policy").order_by("-id")
-    if after is not None:
-        fitting = fitting.filter(id__lt=after)
-    rows = list(fitting[: PLANS_SHOWN + 1])
-    more = len(rows) > PLANS_SHOWN
-    return PlanPage(rows=rows[:PLANS_SHOWN], next_after=rows[PLANS_SHOWN - 1].pk if more else None)
+    return newest(RetentionPlan.objects.select_related("policy"), after=after, shown=PLANS_SHOWN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db.models import Avg, F, Q, QuerySet
 
 from apps.core.ids import parse_id
+from apps.dashboards.selectors.paging import newest
 from apps.morphogenesis.catalogue import HOSTS, TASKS
 from apps.training import selectors as training
 from apps.training.lifecycle import RunState
@@ -81,15 +82,11 @@ class RunPage:
 
 def page(wanted: RunFilter, *, viewer_id: UUID) -> RunPage:
     """The newest runs that fit, keyset-paged by id."""
-    fitting = _fitting(wanted, viewer_id).order_by("-id")
-    if wanted.after is not None:
-        fitting = fitting.filter(id__lt=wanted.after)
-    runs = list(fitting.defer(*HEAVY)[: PAGE_SIZE + 1])
-    rows = rows_of(runs[:PAGE_SIZE])
-    more = len(runs) > PAGE_SIZE
+    found = newest(_fitting(wanted, viewer_id).defer(*HEAVY), after=wanted.after, shown=PAGE_SIZE)
+    rows = rows_of(found.rows)
     return RunPage(
         rows=rows,
-        next_after=runs[PAGE_SIZE - 1].pk if more else None,
+        next_after=found.next_after,
         is_empty=not rows and not TrainingRun.objects.exists(),
     )
 

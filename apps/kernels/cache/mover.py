@@ -24,11 +24,11 @@ from django.utils import timezone
 from apps.audit import services as audit
 from apps.audit.watched import image
 from apps.core.actors import SYSTEM, Actor
-from apps.core.errors import Conflict, NotFound, ServiceError, Unavailable
+from apps.core.errors import Conflict, ServiceError, Unavailable
 from apps.core.locks import alone
 from apps.kernels.cache import archive, chunks, outbox, stats
 from apps.kernels.cache.chunks import CorruptKernel
-from apps.kernels.cache.references import IN_DATABASE, digests_of, missed, stored_twice, tiers_of
+from apps.kernels.cache.references import IN_DATABASE, digests_of, missed, no_such_bytes, stored_twice, tiers_of
 from apps.kernels.cache.segments import TierName
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import CHUNK_BYTES, BlobAccess, Kernel, KernelBlob, KernelUse, StorageTier
@@ -74,7 +74,7 @@ def _require_movable(kernel: Kernel, to: StorageTier) -> None:
 def _require_blob(digest: str) -> KernelBlob:
     blob = KernelBlob.objects.filter(pk=digest, freed_at=None).first()
     if blob is None:
-        raise NotFound(f"there are no bytes with digest {digest}")
+        raise no_such_bytes(digest)
     return blob
 
 
@@ -122,7 +122,7 @@ def _settle(kernel: Kernel, digests: list[str], to: StorageTier, actor: Actor, r
     blobs = {blob.digest: blob for blob in lock_blobs(digests) if blob.freed_at is None}
     fresh = Kernel.objects.select_for_update(of=("self",)).get(pk=kernel.pk)
     if missing := set(digests) - set(blobs):
-        raise NotFound(f"there are no bytes with digest {min(missing)}")
+        raise no_such_bytes(min(missing))
     _require_movable(fresh, to)
     if digests_of(fresh) != digests:
         raise Conflict("the kernel got other bytes meanwhile", code="changed")

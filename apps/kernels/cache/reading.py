@@ -20,7 +20,7 @@ from apps.kernels.cache.changes import follower
 from apps.kernels.cache.chunks import CorruptKernel
 from apps.kernels.cache.config import config
 from apps.kernels.cache.flights import Flights
-from apps.kernels.cache.references import require_readable
+from apps.kernels.cache.references import no_such_bytes, require_readable
 from apps.kernels.cache.remote import ABSENT, Absent, RedisTier
 from apps.kernels.cache.segments import SEGMENT_BYTES, SEGMENT_CHUNKS, CorruptSegment, Segment, TierAway, TierName
 from apps.kernels.cache.tiers import Tiers, tiers
@@ -313,7 +313,3 @@ def _failure(digest: str, index: int, way: _Way) -> Exception:
 
 def _database_away(error: TierAway) -> Unavailable:
     return Unavailable(str(error), code="database")
-
-
-def no_such_bytes(digest: str) -> NotFound:
-    return NotFound(f"there are no bytes with digest {digest}")

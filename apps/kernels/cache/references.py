@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from apps.core.errors import Conflict
+from apps.core.errors import Conflict, NotFound
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel, KernelBlob, KernelVariant, StorageTier
 
@@ -27,6 +27,10 @@ def tiers_of(digests: Iterable[str]) -> dict[str, set[str]]:
     for digest, tier in [*own, *variants.values_list("digest", "kernel__storage_tier")]:
         found[str(digest)].add(tier)
     return found
+
+
+def no_such_bytes(digest: str) -> NotFound:
+    return NotFound(f"there are no bytes with digest {digest}")
 
 
 def require_readable(digest: str) -> None:

@@ -14,10 +14,10 @@ from typing import IO
 
 from django.db import transaction
 
-from apps.core.errors import Invalid, NotFound, PayloadTooLarge
+from apps.core.errors import Invalid, PayloadTooLarge
 from apps.kernels.cache import accesses, chunks, outbox, reading
 from apps.kernels.cache.chunks import CorruptKernel
-from apps.kernels.cache.references import require_readable
+from apps.kernels.cache.references import no_such_bytes, require_readable
 from apps.kernels.cache.segments import SEGMENT_BYTES, TierAway, TierName, segment_count
 from apps.kernels.cache.tiers import tiers
 from apps.kernels.models import CHUNK_BYTES, MAX_KERNEL_BYTES, KernelBlob
@@ -33,10 +33,8 @@ class Reading(Iterator[bytes]):
         """Raises as ``KernelStore.get`` does."""
         self._digest = digest
         self._keep = accesses.read(digest)
-        index = start // SEGMENT_BYTES
-        is_small = stop is not None and stop - start <= CHUNK_BYTES
-        first = (reading.read_chunks(digest, start, stop) if is_small and stop is not None else None) or reading.read(
-            digest, index, keep_in_memory=self._keep
+        first = _small_range(digest, start, stop) or reading.read(
+            digest, start // SEGMENT_BYTES, keep_in_memory=self._keep
         )
         self.tier: TierName = first.tier
         """Which tier had the first segment."""
@@ -59,6 +57,13 @@ class Reading(Iterator[bytes]):
                 found = reading.read(
                     self._digest, start // SEGMENT_BYTES, keep_in_memory=self._keep, blob_size=self.blob_size
                 )
+
+
+def _small_range(digest: str, start: int, stop: int | None) -> reading.Found | None:
+    """The chunks of a range of at most a chunk, if they are to be had by themselves. Raises as ``KernelStore.get``."""
+    if stop is None or stop - start > CHUNK_BYTES:
+        return None
+    return reading.read_chunks(digest, start, stop)
 
 
 class KernelStore:
@@ -160,7 +165,7 @@ class KernelStore:
     def _blob(self, digest: str) -> KernelBlob:
         blob = KernelBlob.objects.filter(digest=digest, freed_at=None).first()
         if blob is None:
-            raise NotFound(f"there are no bytes with digest {digest}")
+            raise no_such_bytes(digest)
         return blob
 
 
