@@ -194,7 +194,7 @@ class Belady:
         return is_worth_it
 
     def remove(self, key: str) -> None:
-        raise NotImplementedError("made traces only read")
+        self._used -= self._held.pop(key, 0)
 
 
 Made = Callable[[int, Sequence[Request]], Cache]

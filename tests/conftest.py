@@ -4,6 +4,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support import databases, tools
+from tests.support.configuring import configure
 from tests.support.databases import _empty_redis, committed_db, django_db_setup, servers
 from tests.support.objects import either_storage, folder_storage, s3_client, s3_server, s3_storage
 from tests.support.programs import live_site, start_program, worker
@@ -13,6 +14,7 @@ from tests.support.up import home, prepared_home
 __all__ = [
     "_empty_redis",
     "committed_db",
+    "configure",
     "django_db_setup",
     "either_storage",
     "folder_storage",

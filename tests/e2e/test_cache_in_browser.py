@@ -14,7 +14,7 @@ from apps.kernels.models import CachePlan, CachePlanKind, Kernel, KernelUse, Sto
 from apps.training.lifecycle import RunState
 from tests.e2e.conftest import Open
 from tests.e2e.test_keyboard import tab_to
-from tests.e2e.test_pages_in_browser import SIZES, _look
+from tests.e2e.test_pages_in_browser import look_everywhere
 from tests.support.factories import KernelFactory
 from tests.support.run_rows import make_run, make_user
 
@@ -81,16 +81,7 @@ def read(kernels: list[Kernel], *, times: int) -> None:
 
 
 def test_the_cache_is_accessible_still_and_fits(open_window: Open, paths: dict[str, str]) -> None:
-    """At both widths, in both themes."""
-    findings: list[str] = []
-    for size, (width, height) in SIZES.items():
-        for theme in ("light", "dark"):
-            visit = open_window(width=width, height=height, theme=theme)
-            visit.log_in("ada")
-            for name, path in paths.items():
-                findings += _look(visit, f"cache-{name}", path, f"{size}-{theme}")
-
-    assert findings == []
+    assert look_everywhere(open_window, paths, area="cache") == []
 
 
 def test_an_optimisation_is_planned_applied_and_followed_with_the_keyboard_alone(

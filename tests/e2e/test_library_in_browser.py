@@ -21,7 +21,7 @@ from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel, KernelLineage, KernelVariant, RetentionPlan
 from tests.e2e.conftest import Open
 from tests.e2e.test_keyboard import tab_to
-from tests.e2e.test_pages_in_browser import SIZES, _look
+from tests.e2e.test_pages_in_browser import look_everywhere
 from tests.support.factories import KernelFactory, residual_spec
 from tests.support.run_rows import make_run, make_user
 
@@ -124,16 +124,7 @@ def _gated() -> dict[str, Any]:
 
 
 def test_the_library_is_accessible_still_and_fits(open_window: Open, paths: dict[str, str]) -> None:
-    """At both widths, in both themes."""
-    findings: list[str] = []
-    for size, (width, height) in SIZES.items():
-        for theme in ("light", "dark"):
-            visit = open_window(width=width, height=height, theme=theme)
-            visit.log_in("ada")
-            for name, path in paths.items():
-                findings += _look(visit, f"library-{name}", path, f"{size}-{theme}")
-
-    assert findings == []
+    assert look_everywhere(open_window, paths, area="library") == []
 
 
 def test_a_retirement_is_found_planned_and_applied_with_the_keyboard_alone(

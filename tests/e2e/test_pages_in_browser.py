@@ -101,6 +101,18 @@ def test_every_page_is_accessible_still_and_fits(
     assert findings == []
 
 
+def look_everywhere(open_window: Open, paths: dict[str, str], *, area: str) -> list[str]:
+    """What is wrong with the pages of an area, at both widths and in both themes."""
+    findings: list[str] = []
+    for size, (width, height) in SIZES.items():
+        for theme in ("light", "dark"):
+            visit = open_window(width=width, height=height, theme=theme)
+            visit.log_in("ada")
+            for name, path in paths.items():
+                findings += _look(visit, f"{area}-{name}", path, f"{size}-{theme}")
+    return findings
+
+
 def _look(visit: Visit, name: str, path: str, suffix: str) -> list[str]:
     visit.go(path)
     if name.startswith("run-"):

@@ -22,6 +22,7 @@ from apps.kernels.cache import accesses
 from apps.kernels.cache.config import config
 from apps.kernels.models import AccessBatch, BlobAccess, KernelBlob
 from esper_site.embedded.home import REPOSITORY
+from tests.support.forking import in_another_process
 from tests.support.proxy import proxy_to
 from tests.support.stack import Servers
 
@@ -63,17 +64,6 @@ def grow_older(half_lives: float) -> None:
     for row in BlobAccess.objects.all():
         row.scored_at -= timedelta(seconds=half_lives * config().half_life)
         row.save()
-
-
-def in_another_process(act: Callable[[], object]) -> None:
-    child = os.fork()
-    if child == 0:
-        try:
-            act()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
 
 
 # --- In a process

@@ -53,14 +53,6 @@ def l2(server: Valkey, settings: LazySettings) -> Iterator[Valkey]:
 
 
 @pytest.fixture
-def configure(settings: LazySettings) -> Callable[..., None]:
-    def change(**changed: Any) -> None:
-        settings.KERNEL_CACHE = {**settings.KERNEL_CACHE, **changed}
-
-    return change
-
-
-@pytest.fixture
 def kernel(l2: Valkey) -> Kernel:
     return cast(Kernel, KernelFactory(state=KernelState.VALIDATED, data=content(700_000)))
 

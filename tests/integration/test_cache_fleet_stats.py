@@ -15,6 +15,7 @@ from apps.core.health import EveryCollector
 from apps.core.registry import registry
 from apps.kernels.cache import fleet, stats
 from apps.kernels.cache.segments import TierName
+from tests.support.forking import in_another_process
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.stack import Servers
 from tests.support.waiting import wait_until
@@ -45,17 +46,6 @@ def hit(times: int = 1) -> None:
 
 def hits(window: str = "total") -> int:
     return fleet.fleet(window).total("hits", "l1")
-
-
-def in_another_process(act: Callable[[], object]) -> None:
-    child = os.fork()
-    if child == 0:
-        try:
-            act()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
 
 
 def hit_and_publish(times: int) -> None:

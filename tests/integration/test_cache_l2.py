@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from django.conf import LazySettings
 from django.conf import settings as current
 
 from apps.kernels.cache import clients
@@ -24,14 +22,6 @@ from tests.support.waiting import wait_until
 SMALL = random.Random(1).randbytes(10_000)
 DIGEST = hashlib.sha256(SMALL).hexdigest()
 SEGMENT = Segment.of(SMALL, blob_size=len(SMALL))
-
-
-@pytest.fixture
-def configure(settings: LazySettings) -> Callable[..., None]:
-    def change(**changes: Any) -> None:
-        settings.KERNEL_CACHE = {**settings.KERNEL_CACHE, **changes}
-
-    return change
 
 
 @pytest.fixture

@@ -41,14 +41,6 @@ class Killed(BaseException):
     """What ends a worker in the middle of a row."""
 
 
-@pytest.fixture
-def configure(settings: LazySettings) -> Callable[..., None]:
-    def change(**changes: Any) -> None:
-        settings.KERNEL_CACHE = {**settings.KERNEL_CACHE, **changes}
-
-    return change
-
-
 @pytest.fixture(autouse=True)
 def _no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     """No worker is here: what would be queued for one is not what these tests are about."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import requests
-from django.conf import LazySettings
 from django.utils import timezone
 
 from apps.accounts.roles import Role
@@ -36,14 +35,6 @@ from tests.support.waiting import wait_until
 
 HOT, WARM, COLD, ARCHIVE = StorageTier.HOT, StorageTier.WARM, StorageTier.COLD, StorageTier.ARCHIVE
 HOUR = 3600.0
-
-
-@pytest.fixture
-def configure(settings: LazySettings) -> Callable[..., None]:
-    def change(**changes: Any) -> None:
-        settings.KERNEL_CACHE = {**settings.KERNEL_CACHE, **changes}
-
-    return change
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
-from django.conf import LazySettings
 from django.db import connections, transaction
 
 from apps.accounts.roles import Role
@@ -37,14 +36,6 @@ SMALL = content(700_000)
 """Two chunks."""
 LARGE = content(SEGMENT_BYTES + 700_000, seed=2)
 """Two segments."""
-
-
-@pytest.fixture
-def configure(settings: LazySettings) -> Callable[..., None]:
-    def change(**changes: Any) -> None:
-        settings.KERNEL_CACHE = {**settings.KERNEL_CACHE, **changes}
-
-    return change
 
 
 def stored(data: bytes = SMALL) -> str:
