@@ -35,7 +35,7 @@ from tests.api.conftest import Caller
 from tests.support.factories import KernelFactory, TokenFactory, UserFactory
 from tests.support.objects import Folder
 from tests.support.store_in_trouble import body_of, configure, is_caught_up, kernel_of, path_of
-from tests.support.valkeys import running
+from tests.support.valkeys import Valkey, running
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("committed_db")
@@ -209,14 +209,22 @@ def test_what_was_taken_out_of_use_is_given_out_by_no_process_once_it_heard(star
             assert last - told < HEARD_SECONDS
 
 
+def times_listened(redis: Valkey) -> int:
+    """How often whoever follows the changes has had an answer, if an empty one."""
+    with redis.client as client:
+        return int(client.info("commandstats").get("cmdstat_xread", {}).get("calls", 0))
+
+
 def test_the_site_gives_out_nothing_retired_even_while_its_redis_is_frozen(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, configure: Callable[..., None]
 ) -> None:
     first, second = kernel_of(DATA), kernel_of(DATA[1:])
     secret = TokenFactory(user=UserFactory(role="admin")).secret
     with running() as redis:
         monkeypatch.setenv("ESPER_CACHE_L2_URL", redis.url)
+        configure(l2_url=redis.url)  # this process tells of what it retires where the site listens
         site = request.getfixturevalue("live_site")
+        wait_until(lambda: times_listened(redis) > 0, seconds=10)  # from now on the site remembers kernels
 
         def status(kernel: Kernel) -> int:
             headers = {"Authorization": f"Bearer {secret}"}
