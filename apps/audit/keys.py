@@ -18,7 +18,7 @@ from django.conf import settings
 
 from apps.audit.verifier import DASH, ED25519, SEPARATOR, Checkpoint, Verifier, Wrong
 from apps.core.errors import Unavailable
-from apps.core.objects import hand_to_owner
+from apps.core.files import hand_to_owner
 
 log = structlog.get_logger(__name__)
 

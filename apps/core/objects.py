@@ -17,6 +17,8 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError,
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage, Storage
 
+from apps.core.files import hand_to_owner, synchronise
+
 STORAGE_FAULTS = (OSError, BotoCoreError, ClientError, Boto3Error)
 """What a storage raises when it is away, full or refuses."""
 STORAGE_TIMEOUTS = (TimeoutError, ConnectTimeoutError, ReadTimeoutError)
@@ -59,14 +61,14 @@ def _put_into_folder(storage: FileSystemStorage, name: str, content: "File[bytes
     try:
         storage.save(part, content)
         hand_to_owner(root / part, of=root)
-        _synchronise(root / part)
+        synchronise(root / part)
         path.parent.mkdir(parents=True, exist_ok=True)
         _give_name(root / part, path, name)
     finally:
         storage.delete(part)
     hand_to_owner(path, of=root)
     for folder in path.parents[: len(path.relative_to(root).parts)]:
-        _synchronise(folder)
+        synchronise(folder)
 
 
 def _give_name(part: Path, path: Path, name: str) -> None:
@@ -81,27 +83,6 @@ def _remove_abandoned(incoming: Path) -> None:
         for part in incoming.iterdir():
             if part.stat().st_mtime < time.time() - ABANDONED_SECONDS:
                 part.unlink()
-
-
-def _synchronise(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def hand_to_owner(path: Path, *, of: Path) -> None:
-    """What root writes into a folder of another account (a command by hand) belongs to that account, with its folders.
-
-    The workers run as that account (``esper_site.embedded.privileges``) and must be able to go on.
-    """
-    owner = of.stat()
-    if os.geteuid() != 0 or owner.st_uid == 0:
-        return
-    while path != of and of in path.parents:
-        os.chown(path, owner.st_uid, owner.st_gid)
-        path = path.parent
 
 
 def put_once(storage: Storage, name: str, data: bytes) -> bool:
