@@ -34,10 +34,28 @@ RUN_LIFECYCLE = Lifecycle.of(
         (S.QUEUED, S.CANCELLED),
         (S.PAUSED, S.CANCELLED),
         (S.RECOVERING, S.CANCELLED),
+        # Set back to a checkpoint by somebody (``services.restore_run``).
+        (S.QUEUED, S.RECOVERING),
+        (S.PAUSED, S.RECOVERING),
+        (S.FAILED, S.RECOVERING),
+        (S.CANCELLED, S.RECOVERING),
     ],
 )
 
 FINAL_RUN_STATES = frozenset({S.COMPLETED, S.FAILED, S.CANCELLED})
+
+
+class RecoveryState(StrEnum):
+    OPEN = "OPEN"
+    RESUMED = "RESUMED"
+    FAILED = "FAILED"
+
+
+RECOVERY_LIFECYCLE = Lifecycle.of(
+    "recovery",
+    initial=[RecoveryState.OPEN],
+    transitions=[(RecoveryState.OPEN, RecoveryState.RESUMED), (RecoveryState.OPEN, RecoveryState.FAILED)],
+)
 
 SEED_LIFECYCLE = Lifecycle.of(
     "seed",

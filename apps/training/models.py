@@ -14,7 +14,7 @@ from apps.core.lifecycle import choices, state_check
 from apps.core.models import BaseModel
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action, Command
-from apps.training.lifecycle import RUN_LIFECYCLE, SEED_LIFECYCLE, RunState
+from apps.training.lifecycle import RECOVERY_LIFECYCLE, RUN_LIFECYCLE, SEED_LIFECYCLE, RecoveryState, RunState
 
 
 class RunKind(models.TextChoices):
@@ -58,6 +58,8 @@ class TrainingRun(WorkspaceOwned):
     command = models.CharField(max_length=16, choices=choices(Command), default=Command.CONTINUE, editable=False)
     last_sequence = models.BigIntegerField(default=0, editable=False)
     epochs = models.PositiveIntegerField(editable=False)
+    resume_from = models.UUIDField(null=True, editable=False)
+    """The checkpoint that the next start goes from, instead of the newest; empty again once it has."""
     started_at = models.DateTimeField(null=True, editable=False)
     ended_at = models.DateTimeField(null=True, editable=False)
     failure = models.TextField(blank=True, editable=False)
@@ -96,6 +98,66 @@ class RunLease(models.Model):
 
     def __str__(self) -> str:
         return f"{self.run_id} {self.fencing_token}"
+
+
+class RecoveryCause(models.TextChoices):
+    LEASE = "lease", "the worker showed no sign of life"
+    FAULT = "fault", "a database or a storage was away"
+    RESTORE = "restore", "somebody set the run back to a checkpoint"
+
+
+class RecoveryEvent(WorkspaceOwned):
+    """How a run came back: detect, load, restore, validate, resume, each with its seconds; null: not reached.
+
+    ``detect`` is from the last sign of life until the loss was noticed, ``load`` reads and verifies the bytes of the
+    checkpoint, ``restore`` puts them into the objects of the run, ``validate`` compares one forward pass with the one
+    recorded, and ``resume`` is from there to the end of the first step.
+    """
+
+    audit: ClassVar[Watched] = Watched(
+        subject="recovery",
+        outside={"detect_seconds", "load_seconds", "restore_seconds", "validate_seconds", "resume_seconds", "report"},
+    )
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.PROTECT, related_name="recoveries", editable=False)
+    cause = models.CharField(max_length=8, choices=RecoveryCause, editable=False)
+    state = models.CharField(max_length=8, choices=choices(RecoveryState), default=RecoveryState.OPEN, editable=False)
+    lost_holder = models.CharField(max_length=200, blank=True, editable=False)
+    """Who had the run and was lost."""
+    holder = models.CharField(max_length=200, blank=True, editable=False)
+    """Who brought it back."""
+    fencing_token = models.PositiveBigIntegerField(null=True, editable=False)
+    """Of the holder who brought it back: older ones are refused."""
+    checkpoint = models.ForeignKey(
+        "checkpoints.Checkpoint", on_delete=models.PROTECT, null=True, related_name="recoveries", editable=False
+    )
+    """Null once RESUMED: there was none, and the run began anew."""
+    silent_since = models.DateTimeField(null=True, editable=False)
+    detect_seconds = models.FloatField(null=True, editable=False)
+    load_seconds = models.FloatField(null=True, editable=False)
+    restore_seconds = models.FloatField(null=True, editable=False)
+    validate_seconds = models.FloatField(null=True, editable=False)
+    resume_seconds = models.FloatField(null=True, editable=False)
+    skipped = models.JSONField(default=list, editable=False)
+    """[{"checkpoint", "step", "problem"}]: newer ones that were found broken, and passed over."""
+    report = models.JSONField(default=dict, editable=False)
+    """What was compared: fingerprint, environment, shapes that differ from those of a fresh network."""
+    problem = models.TextField(blank=True, editable=False)
+    ended_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(cause__in=RecoveryCause.values), name="recovery_cause_is_known"),
+            models.CheckConstraint(condition=state_check("state", RecoveryState), name="recovery_state_is_known"),
+            models.UniqueConstraint(
+                fields=["run"], condition=Q(state=RecoveryState.OPEN), name="recovery_one_open_per_run"
+            ),
+        ]
+        triggers = RECOVERY_LIFECYCLE.triggers()
+
+    def __str__(self) -> str:
+        return f"recovery …{str(self.pk)[-6:]}"
 
 
 class SeedSlot(BaseModel):

@@ -144,6 +144,8 @@ STORAGES = {
     "checkpoints": OBJECT_STORAGE,
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
+CHECKPOINTS_ROOT = Path(env.str("ESPER_CHECKPOINTS", str(ESPER_HOME / "checkpoints")))
+CHECKPOINT_COPIES = env.bool("ESPER_CHECKPOINT_COPIES", bool(S3_BUCKET))
 STATIC_URL = "/static/"
 STATIC_ROOT = ESPER_HOME / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
@@ -217,6 +219,12 @@ SPECTACULAR_SETTINGS = {
         "StorageTier": "apps.kernels.models.StorageTier",
         "VersionState": "apps.blueprints.lifecycle.VersionState",
         "CheckpointState": "apps.checkpoints.lifecycle.CheckpointState",
+        "CheckpointLocation": "apps.checkpoints.models.Location",
+        "CheckpointReason": "apps.checkpoints.models.SaveReason",
+        "CheckpointSchedule": "apps.checkpoints.models.Schedule",
+        "CheckpointJobKind": "apps.checkpoints.models.JobKind",
+        "RecoveryState": "apps.training.lifecycle.RecoveryState",
+        "RecoveryCause": "apps.training.models.RecoveryCause",
         "LineageKind": "apps.kernels.api.lineage.KINDS",
         "TagType": "apps.kernels.models.tags.TagType",
         "IndexState": "apps.kernels.models.tags.IndexState",
