@@ -137,6 +137,8 @@ class StoredObject(models.Model):
     stored_digest = models.CharField(max_length=64)
     unreferenced_at = models.DateTimeField(null=True, default=None)
     """Since then no checkpoint needs it: it goes after a grace."""
+    broken_at = models.DateTimeField(null=True, default=None)
+    """Since then it is known not to have its digest: the next save that needs it writes it anew, which heals all."""
 
     class Meta:
         verbose_name_plural = "stored objects"

@@ -152,6 +152,7 @@ class Migration(migrations.Migration):
                 ("itemsize", models.PositiveSmallIntegerField()),
                 ("stored_digest", models.CharField(max_length=64)),
                 ("unreferenced_at", models.DateTimeField(default=None, null=True)),
+                ("broken_at", models.DateTimeField(default=None, null=True)),
             ],
             options={
                 "verbose_name_plural": "stored objects",
