@@ -29,6 +29,8 @@ FORMAT = "esper-pack/1"
 
 OBJECT_BYTES = 8 * 1024 * 1024
 """Raw bytes of an object at most: what a reader has to hold at a time."""
+SMALL_LEAF_BYTES = 64 * 1024
+"""Leaves below it share objects, one after another, per component."""
 OVERHEAD_BYTES = 8 * 1024
 """By how much an encoding may make an object larger at most."""
 MAX_INDEX_BYTES = 64 * 1024 * 1024
