@@ -1,17 +1,24 @@
 """What goes wrong with the files and trees of checkpoints, each in a sentence that a person can act on."""
 
 from collections.abc import Collection
+from uuid import UUID
 
 
 class CorruptCheckpoint(Exception):
     """Bytes that are not what was once written, or that no writer of ours would write.
 
     ``part`` names the region: "manifest", "tree", "pack header", "pack index", "pack trailer", "object 1f0c6ad2e4b9".
+    ``pack_id`` and ``digest`` say which pack and which object it was, where that is known.
     """
 
-    def __init__(self, message: str, *, part: str = "checkpoint") -> None:
+    def __init__(
+        self, message: str, *, part: str = "checkpoint", pack_id: UUID | None = None, digest: str | None = None
+    ) -> None:
         super().__init__(f"{part}: {message}")
+        self.message = message
         self.part = part
+        self.pack_id = pack_id
+        self.digest = digest
 
 
 class UnsupportedState(Exception):

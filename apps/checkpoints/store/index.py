@@ -67,6 +67,7 @@ class FolderIndex:
         self._places: dict[str, Place] = {}
         self._committed: dict[UUID, Manifest] = {}
         self._lock = threading.Lock()
+        self.identity = folder.identity  # makes a folder that is new
         self._read_packs()
         self._read_manifests()
 
