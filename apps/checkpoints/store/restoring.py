@@ -96,6 +96,17 @@ def verify(manifest: Manifest, source: Source, *, progress: Progress | None = No
     return _Reading(source, {digest: [_Target(None, 0, size)] for digest, size in sizes.items()}).run(progress)
 
 
+def broken(manifest: Manifest, source: Source) -> set[str]:
+    """Digests of the objects that are not what was saved, each read alone. Raises OSError."""
+    found = set()
+    for digest, size in manifest.objects().items():
+        try:
+            _Reading(source, {digest: [_Target(None, 0, size)]}).run(None)
+        except CorruptCheckpoint:
+            found.add(digest)
+    return found
+
+
 Make = Callable[[trees.Kind], Any]
 
 

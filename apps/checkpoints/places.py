@@ -1,0 +1,129 @@
+"""Where checkpoints lie: the checkpoint folder, and the archive in the object storage; and how the rows find an object.
+
+components = restoring.load(manifest, Places.of(workspace_id, manifest))
+"""
+
+from collections.abc import Collection
+from typing import Self
+from uuid import UUID
+
+from django.conf import settings
+from django.core.files.storage import Storage, storages
+from django.db.models import Q
+
+from apps.checkpoints.models import Pack, StoredObject
+from apps.checkpoints.store.encodings import Encoding
+from apps.checkpoints.store.errors import CorruptCheckpoint
+from apps.checkpoints.store.folder import Folder
+from apps.checkpoints.store.index import Place
+from apps.checkpoints.store.manifests import Manifest
+from apps.checkpoints.store.packs import Entry, object_name
+from apps.core.objects import ShortObject, get, read_range
+
+ARCHIVE = "checkpoints"
+"""The folder of the object storage in which packs and manifests are kept."""
+
+
+def folder() -> Folder:
+    """Of this machine, or mounted by it. Raises OSError."""
+    return Folder(settings.CHECKPOINTS_ROOT)
+
+
+def archive() -> Storage:
+    return storages["checkpoints"]
+
+
+def pack_name(pack_id: UUID) -> str:
+    """In the archive."""
+    return f"{ARCHIVE}/packs/{pack_id}.pack"
+
+
+def manifest_name(checkpoint_id: UUID) -> str:
+    """In the archive."""
+    return f"{ARCHIVE}/manifests/{checkpoint_id}.json"
+
+
+def read_manifest(checkpoint_id: UUID, *, from_archive: bool = False) -> bytes:
+    """The manifest's file, from the folder or from the archive.
+
+    Raises:
+        CorruptCheckpoint: it is not there. STORAGE_FAULTS: the place does not answer.
+    """
+    if not from_archive:
+        return folder().read_manifest(checkpoint_id)
+    try:
+        return get(archive(), manifest_name(checkpoint_id))
+    except FileNotFoundError as error:
+        raise CorruptCheckpoint(f"{error}", part="manifest") from error
+
+
+class Places:
+    """``restoring.Source`` over the rows of one workspace: the folder where the pack is there, else the archive.
+
+    With ``from_archive`` the archive is asked first, for what the folder has lost or spoilt.
+    """
+
+    def __init__(self, known: dict[str, Place], copied: Collection[UUID], *, from_archive: bool) -> None:
+        self._known = known
+        self._copied = copied
+        self._from_archive = from_archive
+        self._folder = folder()
+
+    @classmethod
+    def of(cls, workspace_id: UUID, manifest: Manifest, *, from_archive: bool = False) -> Self:
+        """For every object of a manifest, by two queries."""
+        rows = StoredObject.objects.filter(workspace_id=workspace_id, digest__in=manifest.objects())
+        known = {row.digest: place_of(row) for row in rows}
+        packs = Pack.objects.filter(pk__in={place.pack_id for place in known.values()}, copied_at__isnull=False)
+        return cls(known, set(packs.values_list("pk", flat=True)), from_archive=from_archive)
+
+    def place(self, digest: str) -> Place:
+        """Raises CorruptCheckpoint: no row knows the object."""
+        try:
+            return self._known[digest]
+        except KeyError:
+            raise CorruptCheckpoint("No pack has it.", part=object_name(digest), digest=digest) from None
+
+    def read_into(self, pack_id: UUID, start: int, into: memoryview) -> int:
+        """Fill ``into`` from byte ``start`` of a pack on; how many bytes there were.
+
+        Raises:
+            CorruptCheckpoint: neither the folder nor the archive has it. STORAGE_FAULTS: one of them does not answer.
+        """
+        is_copied = pack_id in self._copied
+        if is_copied and (self._from_archive or not self._folder.has_pack(pack_id)):
+            return _read_archived(pack_id, start, into)
+        with self._folder.open_pack(pack_id) as pack:
+            return pack.read_into(start, into)
+
+
+def _read_archived(pack_id: UUID, start: int, into: memoryview) -> int:
+    try:
+        data = read_range(archive(), pack_name(pack_id), start, start + len(into))
+    except (FileNotFoundError, ShortObject) as error:
+        raise CorruptCheckpoint(f"{error}", part=f"pack {pack_id}", pack_id=pack_id) from error
+    into[:] = data
+    return len(data)
+
+
+def place_of(row: StoredObject) -> Place:
+    """Where the object lies."""
+    return Place(row.pack_id, entry_of(row))
+
+
+def entry_of(row: StoredObject) -> Entry:
+    return Entry(
+        digest=row.digest,
+        offset=row.offset,
+        stored_size=row.stored_size,
+        raw_size=row.raw_size,
+        encoding=Encoding(row.encoding),
+        itemsize=row.itemsize,
+        stored_digest=row.stored_digest,
+    )
+
+
+def reachable_objects(workspace_id: UUID, digests: Collection[str], store_id: UUID) -> list[StoredObject]:
+    """Sound objects of these digests that can be read here: in this folder, or in the archive."""
+    here = Q(pack__store_id=store_id) | Q(pack__copied_at__isnull=False)
+    return list(StoredObject.objects.filter(here, workspace_id=workspace_id, digest__in=digests, broken_at=None))
