@@ -5,7 +5,7 @@ A storage that does not answer is another matter: nothing is known about what li
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -17,13 +17,13 @@ from django.utils import timezone
 from apps.audit.transitions import move
 from apps.checkpoints.lifecycle import CHECKPOINT_LIFECYCLE, CheckpointState
 from apps.checkpoints.models import Checkpoint, Location, StoredObject
-from apps.checkpoints.places import Places, folder, read_manifest
+from apps.checkpoints.places import Places, archive, folder, read_manifest
 from apps.checkpoints.store import restoring
 from apps.checkpoints.store.errors import CorruptCheckpoint, TooLarge
 from apps.checkpoints.store.manifests import FORMAT, Manifest, parse
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, Unavailable
-from apps.core.objects import STORAGE_FAULTS
+from apps.core.objects import STORAGE_FAULTS, delete
 
 log = structlog.get_logger(__name__)
 
@@ -211,6 +211,9 @@ def expire_first_format(*, run_id: UUID, actor: Actor) -> int:
         )
         _move(checkpoint, CheckpointState.EXPIRED, actor, reason)
         log.warning("checkpoint_of_earlier_version", run=str(run_id), checkpoint=checkpoint.name)
+        with suppress(*STORAGE_FAULTS):  # files that nobody reads any more
+            for suffix in (".safetensors", ".json"):
+                delete(archive(), f"{checkpoint.name}{suffix}")
     return len(old)
 
 

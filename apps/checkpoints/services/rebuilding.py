@@ -5,10 +5,12 @@ than in a manifest has been complete: its pack and its manifest were durable bef
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from functools import partial
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -52,8 +54,19 @@ class Rebuilt:
         return asdict(self)
 
 
-_File = tuple[str, UUID, Callable[[], Any]]
-"""Its name, the id in it, and what reads it (raises CorruptCheckpoint and STORAGE_FAULTS)."""
+class _Place(StrEnum):
+    FOLDER = "in_folder"
+    ARCHIVE = "in_archive"
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """``read`` raises CorruptCheckpoint and STORAGE_FAULTS."""
+
+    name: str
+    key: UUID
+    place: _Place
+    read: Callable[[], Any]
 
 
 @dataclass(slots=True)
@@ -65,7 +78,9 @@ class _Found:
     in_archive: bool = False
 
 
-def rebuild(*, actor: Actor, dry_run: bool = False, progress: Callable[[str], None] = lambda file: None) -> Rebuilt:
+def rebuild(
+    *, actor: Actor, dry_run: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Rebuilt:
     """Add the rows of every whole checkpoint that the folder or the archive has and the database has not.
 
     Raises:
@@ -73,11 +88,18 @@ def rebuild(*, actor: Actor, dry_run: bool = False, progress: Callable[[str], No
     """
     rebuilt = Rebuilt()
     try:
-        packs = _survey(_packs_in_folder(), _packs_in_archive(), rebuilt, progress)
-        manifests = _survey(_manifests_in_folder(), _manifests_in_archive(), rebuilt, progress)
         store_id = places.folder().identity
+        pack_files, manifest_files = list(_packs()), list(_manifests())
+        ticks = count(1)
+
+        def tick() -> None:
+            progress(next(ticks), len(pack_files) + len(manifest_files))
+
+        packs, manifests = _survey(pack_files, rebuilt, tick), _survey(manifest_files, rebuilt, tick)
+    except CorruptCheckpoint as error:
+        raise Unavailable(str(error), code="storage") from error
     except STORAGE_FAULTS as error:
-        raise Unavailable(f"the checkpoints cannot be listed now: {error}", code="storage") from error
+        raise Unavailable(f"the checkpoints cannot be read now: {error}", code="storage") from error
     known = set(Checkpoint.objects.filter(pk__in=manifests).values_list("pk", flat=True))
     rebuilt.known = len(known)
     where = _digests(packs)
@@ -94,65 +116,49 @@ def rebuild(*, actor: Actor, dry_run: bool = False, progress: Callable[[str], No
     return rebuilt
 
 
-def _survey(
-    in_folder: Iterator[_File],
-    in_archive: Iterator[_File],
-    rebuilt: Rebuilt,
-    progress: Callable[[str], None],
-) -> dict[UUID, _Found]:
-    """Read every file once from each place. Raises STORAGE_FAULTS."""
+def _survey(files: Iterable[_File], rebuilt: Rebuilt, tick: Callable[[], None]) -> dict[UUID, _Found]:
+    """Read every file once. Raises STORAGE_FAULTS."""
     found: dict[UUID, _Found] = {}
-    for place, files in (("in_folder", in_folder), ("in_archive", in_archive)):
-        for name, key, read in files:
-            progress(name)
-            try:
-                content = read()
-            except CorruptCheckpoint as error:
-                rebuilt.broken.append({"file": name, "problem": str(error)})
-                continue
-            setattr(found.setdefault(key, _Found(content)), place, True)
+    for file in files:
+        tick()
+        try:
+            content = file.read()
+        except CorruptCheckpoint as error:
+            rebuilt.broken.append({"file": file.name, "problem": str(error)})
+        else:
+            setattr(found.setdefault(file.key, _Found(content)), file.place, True)
     return found
 
 
-def _packs_in_folder() -> Iterator[_File]:
-    folder = places.folder()
+def _packs() -> Iterator[_File]:
+    folder, storage = places.folder(), places.archive()
 
     def read(pack_id: UUID) -> PackIndex:
         with folder.open_pack(pack_id) as file:
             return read_index(file.read, file.size, pack_id)
 
-    for pack_id in folder.packs():
-        yield f"packs/{pack_id}.pack", pack_id, partial(read, pack_id)
-
-
-def _packs_in_archive() -> Iterator[_File]:
-    storage = places.archive()
-
-    def read(name: str, pack_id: UUID) -> PackIndex:
+    def read_archived(name: str, pack_id: UUID) -> PackIndex:
         return read_index(partial(read_range, storage, name), size(storage, name), pack_id)
 
+    for pack_id in folder.packs():
+        yield _File(f"packs/{pack_id}.pack", pack_id, _Place.FOLDER, partial(read, pack_id))
     for name, pack_id in _archived(storage, "packs", ".pack"):
-        yield name, pack_id, partial(read, name, pack_id)
+        yield _File(name, pack_id, _Place.ARCHIVE, partial(read_archived, name, pack_id))
 
 
-def _manifests_in_folder() -> Iterator[_File]:
-    folder = places.folder()
+def _manifests() -> Iterator[_File]:
+    folder, storage = places.folder(), places.archive()
 
     def read(key: UUID) -> Manifest:
         return parse(folder.read_manifest(key), key)
 
-    for key in folder.manifests():
-        yield f"manifests/{key}.json", key, partial(read, key)
-
-
-def _manifests_in_archive() -> Iterator[_File]:
-    storage = places.archive()
-
-    def read(name: str, key: UUID) -> Manifest:
+    def read_archived(name: str, key: UUID) -> Manifest:
         return parse(get(storage, name), key)
 
+    for key in folder.manifests():
+        yield _File(f"manifests/{key}.json", key, _Place.FOLDER, partial(read, key))
     for name, key in _archived(storage, "manifests", ".json"):
-        yield name, key, partial(read, name, key)
+        yield _File(name, key, _Place.ARCHIVE, partial(read_archived, name, key))
 
 
 def _archived(storage: Storage, kind: str, suffix: str) -> Iterator[tuple[str, UUID]]:
