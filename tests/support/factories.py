@@ -23,8 +23,8 @@ from apps.audit.models import AuditEvent
 from apps.blueprints import spec as grammar
 from apps.blueprints.lifecycle import VERSION_LIFECYCLE, VersionState
 from apps.blueprints.models import Blueprint, BlueprintVersion
-from apps.checkpoints.lifecycle import CHECKPOINT_LIFECYCLE, CheckpointState
-from apps.checkpoints.models import Checkpoint
+from apps.checkpoints.lifecycle import CHECKPOINT_LIFECYCLE, JOB_LIFECYCLE, CheckpointState, JobState
+from apps.checkpoints.models import Checkpoint, CheckpointJob, CheckpointPolicy, JobKind, Pack, StoredObject
 from apps.core.ids import new_id
 from apps.core.lifecycle import Lifecycle
 from apps.kernels.cache import KernelStore
@@ -33,15 +33,28 @@ from apps.kernels.models import FieldReport, Kernel
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action
 from apps.morphogenesis.settings import RunSettings
-from apps.training.lifecycle import RUN_LIFECYCLE, SEED_LIFECYCLE, RunState
-from apps.training.models import Decision, EpochMetric, RunKind, RunLease, Seed, SeedSlot, SeedTransition, TrainingRun
+from apps.training.lifecycle import RECOVERY_LIFECYCLE, RUN_LIFECYCLE, SEED_LIFECYCLE, RecoveryState, RunState
+from apps.training.models import (
+    Decision,
+    EpochMetric,
+    RecoveryCause,
+    RecoveryEvent,
+    RunKind,
+    RunLease,
+    Seed,
+    SeedSlot,
+    SeedTransition,
+    TrainingRun,
+)
 
 M = TypeVar("M")
 PASSWORD = "correct horse battery"
 LIFECYCLES: dict[type[Any], Lifecycle] = {
     BlueprintVersion: VERSION_LIFECYCLE,
     Checkpoint: CHECKPOINT_LIFECYCLE,
+    CheckpointJob: JOB_LIFECYCLE,
     Kernel: KERNEL_LIFECYCLE,
+    RecoveryEvent: RECOVERY_LIFECYCLE,
     Seed: SEED_LIFECYCLE,
     TrainingRun: RUN_LIFECYCLE,
 }
@@ -279,6 +292,61 @@ class CheckpointFactory(Factory[Checkpoint]):
 
     class Meta:
         model = Checkpoint
+
+
+class PackFactory(Factory[Pack]):
+    workspace = factory.LazyFunction(workspace)
+    store_id = factory.LazyFunction(new_id)
+    digest = factory.Sequence(lambda n: f"{n:064x}")
+    size = 4096
+
+    class Meta:
+        model = Pack
+
+
+class StoredObjectFactory(Factory[StoredObject]):
+    """Objects of one pack lie one after another if the test says where; no bytes are written."""
+
+    workspace = factory.LazyFunction(workspace)
+    pack = factory.SubFactory(PackFactory)
+    digest = factory.Sequence(lambda n: f"{n:064x}")
+    offset = 24
+    stored_size = 800
+    raw_size = 1000
+    encoding = "blosc2"
+    itemsize = 4
+    stored_digest = "0" * 64
+
+    class Meta:
+        model = StoredObject
+
+
+class CheckpointPolicyFactory(Factory[CheckpointPolicy]):
+    workspace = factory.LazyFunction(workspace)
+
+    class Meta:
+        model = CheckpointPolicy
+
+
+class CheckpointJobFactory(Factory[CheckpointJob]):
+    workspace = factory.LazyFunction(workspace)
+    kind = JobKind.VERIFY
+    checkpoint = factory.SubFactory(CheckpointFactory)
+    run_id = factory.LazyAttribute(lambda job: job.checkpoint.run_id if job.checkpoint else new_id())
+    state = JobState.PENDING
+
+    class Meta:
+        model = CheckpointJob
+
+
+class RecoveryEventFactory(Factory[RecoveryEvent]):
+    workspace = factory.LazyFunction(workspace)
+    run = factory.SubFactory(RunFactory)
+    cause = RecoveryCause.LEASE
+    state = RecoveryState.OPEN
+
+    class Meta:
+        model = RecoveryEvent
 
 
 class FieldReportFactory(Factory[FieldReport]):
