@@ -23,8 +23,17 @@ def checkpoints_of(run_id: UUID) -> QuerySet[Checkpoint]:
 
 def latest_epoch(run_id: UUID) -> int:
     """The epoch of the run's newest committed checkpoint; 0 if it has none."""
-    committed = Checkpoint.objects.filter(run_id=run_id, state=CheckpointState.COMMITTED).order_by("-step", "-id")
-    return committed.values_list("epoch", flat=True).first() or 0
+    return _committed(run_id).values_list("epoch", flat=True).first() or 0
+
+
+def latest_id(run_id: UUID) -> UUID | None:
+    """The run's newest committed checkpoint."""
+    return _committed(run_id).values_list("pk", flat=True).first()
+
+
+def _committed(run_id: UUID) -> QuerySet[Checkpoint]:
+    """The latest first."""
+    return Checkpoint.objects.filter(run_id=run_id, state=CheckpointState.COMMITTED).order_by("-step", "-id")
 
 
 # --- Retention
