@@ -21,8 +21,10 @@ from apps.checkpoints.store.leaves import Leaf
 from apps.checkpoints.store.manifests import LeafRef, Manifest
 from apps.checkpoints.store.packs import OBJECT_BYTES, OVERHEAD_BYTES, Entry, check_raw, check_stored, object_name
 
-RUN_BYTES = OBJECT_BYTES + OVERHEAD_BYTES
-"""Neighbours in a pack are read together up to this size: one request to an object storage, not hundreds."""
+RUN_BYTES = 2 * 1024 * 1024
+"""Neighbours in a pack are read together up to this size: one request to an object storage, not hundreds.
+
+Larger runs would be slower from a disk: what was read should still be in the processor's caches when it is decoded."""
 
 Progress = Callable[[int, int], None]
 """Called with the raw bytes done and the raw bytes in all."""
@@ -193,7 +195,7 @@ class _Reading:
     def read(self, run: list[Place]) -> int:
         """Read and decode neighbours; how many raw bytes they had."""
         first, last = run[0].entry, run[-1].entry
-        stored = self.buffer("stored", RUN_BYTES)[: last.end - first.offset]
+        stored = self.buffer("stored", OBJECT_BYTES + OVERHEAD_BYTES)[: last.end - first.offset]
         count = self.source.read_into(run[0].pack_id, first.offset, stored)
         for place in run:
             entry = place.entry
