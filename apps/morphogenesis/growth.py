@@ -23,7 +23,7 @@ from apps.morphogenesis.measures import MEASURES, Observed
 from apps.morphogenesis.monitors import Reading
 from apps.morphogenesis.operators import Branch
 from apps.morphogenesis.policy import Choice, Policy, Situation
-from apps.morphogenesis.protocols import Action, KernelSource, Refusal
+from apps.morphogenesis.protocols import Action, KernelSource, Refusal, RunFailed
 from apps.morphogenesis.seeds import MODES, Embargo, Seed, SlotBook
 from apps.morphogenesis.settings import RunSettings
 
@@ -131,19 +131,33 @@ class Growth:
         return {
             "seeds": [seed.to_dict() for seed in self.seeds],
             "book": self.book.to_dict(),
-            "start_widths": self._start_widths,
+            "start_widths": dict(self._start_widths),
             "last_hold": self._last_hold,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state`` gave, into a host that has just been restored."""
+        """Take over what ``state`` gave, into a host that has just been restored. Raises RunFailed like ``attach``."""
         self.seeds = [Seed.from_dict(values) for values in state["seeds"]]
         self.book = SlotBook.from_dict(state["book"])
         self._start_widths = dict(state["start_widths"])
         self._last_hold = state["last_hold"]
+        self.attach()
+
+    def attach(self) -> None:
+        """Let the live seeds run in a host that was restored without them.
+
+        Raises:
+            RunFailed: the host has no branch where a seed is to run.
+        """
         for seed in self.seeds:
-            if seed.operator != "widen":
-                self._learner.host.slot(seed.site).revive(MODES[seed.state], seed.alpha)
+            if seed.operator == "widen":
+                continue
+            slot = self._learner.host.slot(seed.site)
+            if not len(slot.branches):
+                raise RunFailed(
+                    f"seed {seed.number} has no branch at {seed.site}: restore tolaria and kasmina together, or neither"
+                )
+            slot.revive(MODES[seed.state], seed.alpha)
         self._learner.changed()
 
     # Germination

@@ -96,7 +96,7 @@ class Journal:
 
     def state(self) -> dict[str, Any]:
         """JSON types only."""
-        return {"sequence": self._sequence, "counts": dict(self.counts)}
+        return {"sequence": self._sequence, "counts": {str(name): count for name, count in self.counts.items()}}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state`` gave."""

@@ -88,20 +88,20 @@ class Learner:
         self.host.train()
         return logits
 
-    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Copies of every tensor that training changes, and the host's structure as JSON types."""
-        tensors = {f"model/{name}": tensor for name, tensor in self.host.state_dict().items()}
-        tensors |= {f"optimizer/{name}": tensor for name, tensor in self.optimizer.state().items()}
-        # contiguous: safetensors takes nothing else; clone: training goes on while the copy is kept.
-        copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-        return copies, {"structure": self.host.structure()}
+    def state(self) -> dict[str, Any]:
+        """The host's structure as JSON types, and every tensor that training changes: those in use, not copies."""
+        return {
+            "structure": self.host.structure(),
+            "model": dict(self.host.state_dict()),
+            "optimizer": self.optimizer.state(),
+        }
 
-    def restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Take over what ``capture`` gave; no seed is live after it."""
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state`` gave; no seed is live after it."""
         self.host.take_structure(state["structure"])
         # load_state_dict copies into the host's own storage: results may depend on a tensor's alignment in memory.
-        self.host.load_state_dict(_under("model/", tensors))
-        self.optimizer.load(_under("optimizer/", tensors))
+        self.host.load_state_dict(state["model"])
+        self.optimizer.load(state["optimizer"])
         self.changed()
 
     def _clip_group(self, parameters: Sequence[nn.Parameter]) -> Tensor | None:
@@ -119,7 +119,3 @@ def _rms(norm: Tensor | None, parameters: Sequence[nn.Parameter]) -> Tensor | No
 
 def _scalars(parameters: Iterable[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

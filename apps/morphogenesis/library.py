@@ -3,12 +3,11 @@
 For benchmarks, tests and scripts that use the engine without the platform.
 """
 
+import dataclasses
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-import safetensors.torch
 import torch
 
 from apps.blueprints.spec import bind, parse
@@ -21,9 +20,12 @@ from apps.morphogenesis.protocols import (
     GraftOutcome,
     KernelOffer,
     KernelUnavailable,
+    Restored,
+    RunFailed,
     Snapshot,
     TransitionRecord,
 )
+from apps.morphogenesis.trees import copied
 
 Event = DecisionRecord | TransitionRecord | GraftOutcome | EpochRecord
 
@@ -86,21 +88,30 @@ def _by_fit(blueprints: Iterable[Blueprint]) -> dict[tuple[str, str], Blueprint]
 
 
 class InMemoryCheckpoints:
-    """Keeps each snapshot as bytes, through the same formats as a store: safetensors and JSON."""
+    """Keeps copies of the snapshots; with ``every_step`` it asks for one after each step."""
 
-    def __init__(self, saved: Sequence[tuple[int, int, bytes, str]] = ()) -> None:
+    def __init__(self, saved: Sequence[Snapshot] = (), *, every_step: bool = False) -> None:
         self.saved = list(saved)
+        self._due = "interval" if every_step else ""
 
-    def save(self, snapshot: Snapshot) -> None:
-        tensors = safetensors.torch.save(dict(snapshot.tensors))
-        state = json.dumps(snapshot.state, allow_nan=False)
-        self.saved.append((snapshot.epoch, snapshot.step, tensors, state))
+    def due(self) -> str:
+        return self._due
+
+    def save(self, snapshot: Snapshot, reason: str) -> None:
+        components = copied(dict(snapshot.components), keep=snapshot.frozen)
+        self.saved.append(dataclasses.replace(snapshot, components=components))
+
+    def settle(self) -> bool:
+        return True
 
     def latest(self) -> Snapshot | None:
-        if not self.saved:
-            return None
-        epoch, step, tensors, state = self.saved[-1]
-        return Snapshot(epoch=epoch, step=step, tensors=safetensors.torch.load(tensors), state=json.loads(state))
+        return self.saved[-1] if self.saved else None
+
+    def restored(self, restored: Restored) -> bool:
+        """Raises RunFailed: the network is not the one that was saved."""
+        if restored.fingerprint != restored.snapshot.fingerprint:
+            raise RunFailed("the restored network does not compute what the saved one did")
+        return True
 
 
 class EventList:

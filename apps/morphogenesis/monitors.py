@@ -44,8 +44,8 @@ class Monitors:
     def __init__(self, *, decay: float, horizon: int) -> None:
         self._decay = decay
         self._kept = horizon // CHECK_STEPS + 2
-        self._window: list[Tensor] = []
-        self._epoch: list[Tensor] = []
+        self._window: list[Tensor | float] = []
+        self._epoch: list[Tensor | float] = []
         self._norms: Norms = (None, None, None)
         self.average: float | None = None
         self.history: list[tuple[int, float]] = []
@@ -102,8 +102,8 @@ class Monitors:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state`` gave."""
-        self._window = [torch.tensor(loss) for loss in state["window"]]
-        self._epoch = [torch.tensor(loss) for loss in state["epoch"]]
+        self._window = list(state["window"])
+        self._epoch = list(state["epoch"])
         self.average = state["average"]
         self.history = [(step, average) for step, average in state["history"]]
 
@@ -123,6 +123,9 @@ def sample_rms(activation: Tensor) -> Tensor:
     return (torch.dot(sample, sample) / sample.numel()).sqrt()
 
 
-def _floats(tensors: Sequence[Tensor]) -> list[float]:
-    values: list[float] = torch.stack(list(tensors)).tolist() if tensors else []
-    return values
+def _floats(losses: Sequence[Tensor | float]) -> list[float]:
+    """The losses as numbers; those that a snapshot gave are numbers already, and come first."""
+    known = [loss for loss in losses if not isinstance(loss, Tensor)]
+    tensors = [loss for loss in losses if isinstance(loss, Tensor)]
+    values: list[float] = torch.stack(tensors).tolist() if tensors else []
+    return known + values

@@ -9,12 +9,9 @@ rollback of the governor turns both back; ``sequence`` never goes back.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from apps.morphogenesis.lifecycle import Gate, SeedState
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class KernelUnavailable(Exception):
@@ -56,27 +53,67 @@ class KernelSource(Protocol):
         """The kernel's artefact, bytes whose sha256 is ``digest``. Raises KernelUnavailable."""
 
 
+COMPONENTS = ("tolaria", "tamiyo", "kasmina")
+"""What a run is made of: the training of the network, the policy and its journal, and what grows."""
+
+EPOCH = "epoch"
+END = "end"
+"""Why the trainer itself saves: so many epochs are over; the run, its segment or its work until a pause is."""
+
+Shape = tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """All that a run needs to go on bit-exactly: tensors by name, and the rest as JSON types.
+    """All that a run needs to go on bit-exactly: for each of ``COMPONENTS`` a tree of tensors and JSON types.
 
-    ``epoch`` counts completed epochs, ``step`` all steps trained.
+    The tensors are those that training goes on with: whoever keeps the snapshot copies them before its ``save``
+    returns, except those whose ``id`` is in ``frozen``: to them nobody writes any more.
+
+    ``epoch`` counts completed epochs, ``step`` steps trained. ``metrics`` is what was measured last, ``fingerprint``
+    the blake3, in hex, of the logits of one pass: a restored network is known to be the same by it.
     """
 
     epoch: int
     step: int
-    tensors: Mapping[str, "Tensor"]
-    state: Mapping[str, Any]
+    components: Mapping[str, Any]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    fingerprint: str = ""
+    frozen: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What came of a snapshot that was put into a fresh network.
+
+    ``fingerprint`` is that of the restored network. ``differences`` maps each tensor whose shape the fresh network did
+    not have to (shape in the snapshot, shape in the fresh network); None where there is no such tensor.
+    """
+
+    snapshot: Snapshot
+    fingerprint: str
+    differences: Mapping[str, tuple[Shape | None, Shape | None]]
+    restore_seconds: float
+    validate_seconds: float
 
 
 class CheckpointSink(Protocol):
     """Where snapshots go."""
 
-    def save(self, snapshot: Snapshot) -> None:
-        """Store durably before returning. Raises RunInterrupted when the lease is lost."""
+    def due(self) -> str:
+        """Why a snapshot should be taken now, or "". Asked after each step: it must cost microseconds."""
+
+    def save(self, snapshot: Snapshot, reason: str) -> None:
+        """Take a snapshot; it need not be durable yet. Raises RunInterrupted when the lease is lost."""
+
+    def settle(self) -> bool:
+        """Wait until the newest snapshot is durable. False: it could not be stored, and the run trains on meanwhile."""
 
     def latest(self) -> Snapshot | None:
-        """The newest good snapshot, or None for a fresh run."""
+        """The newest good snapshot, or None for a fresh run. Asked again, after one was refused by ``restored``."""
+
+    def restored(self, restored: Restored) -> bool:
+        """Told how the newest snapshot was restored. False: it is not what was saved, and another is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

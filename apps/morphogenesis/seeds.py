@@ -96,7 +96,7 @@ class Seed:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only."""
-        return asdict(self)
+        return {**asdict(self), "state": str(self.state)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -139,7 +139,8 @@ class SlotBook:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only."""
-        return asdict(self)
+        embargoed = {site: {"until": rest.until, "seed": rest.seed.to_dict()} for site, rest in self.embargoed.items()}
+        return {"locked": dict(self.locked), "embargoed": embargoed}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -2,18 +2,21 @@
 
 Two layers. The core (weights, moments, random state, data position, monitors) is what the governor turns back to the
 last good state. Around it stands what must never be forgotten: events and their sequence, seeds, slots, policy, ledger.
+
+A snapshot has three components: ``tolaria`` (the core, learning rate, counters), ``tamiyo`` (policy, governor and the
+last good core, journal) and ``kasmina`` (seeds, slots, ramps, ledgers). Each can be put into a session alone.
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from blake3 import blake3
 from numpy.typing import NDArray
-from torch import Tensor
 
+from apps.morphogenesis import randomness
 from apps.morphogenesis.catalogue import HOSTS
 from apps.morphogenesis.contracts import start_topology
 from apps.morphogenesis.datasets import Dataset, epoch_order, load
@@ -24,19 +27,22 @@ from apps.morphogenesis.journal import Journal
 from apps.morphogenesis.learner import Learner
 from apps.morphogenesis.monitors import Monitors
 from apps.morphogenesis.policy import Policy
-from apps.morphogenesis.protocols import DecisionLog, KernelSource, RunFailed, Snapshot, TelemetrySink
+from apps.morphogenesis.protocols import (
+    COMPONENTS,
+    DecisionLog,
+    KernelSource,
+    RunFailed,
+    Shape,
+    Snapshot,
+    TelemetrySink,
+)
 from apps.morphogenesis.settings import RunSettings
+from apps.morphogenesis.trees import copied, tensors_of
 
-FORMAT = 1
-GOOD = "good/"
+FORMAT = 2
+FINGERPRINT_SAMPLES = 64
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Core:
-    """Copies of what the governor can turn back."""
-
-    tensors: Mapping[str, Tensor]
-    state: Mapping[str, Any]
+Position = tuple[int, int, int]
 
 
 class Session:
@@ -80,13 +86,20 @@ class Session:
         self.learning_rate_scale = 1.0
         self.parameters_start = self.learner.parameters
         self.held_loss = self.learner.judge(self.learner.data.validation).loss
+        self.metrics: dict[str, float] = {}
+        """What was measured at the end of the last epoch."""
         self._order: tuple[int, NDArray[np.int64]] | None = None
-        self.good = self._capture()
+        self.keep_good()
 
     @property
     def step(self) -> int:
         """Training steps done on the way to here (a rollback turns them back)."""
         return self.epoch * self.learner.steps_per_epoch + self.step_in_epoch
+
+    @property
+    def position(self) -> Position:
+        """No two moments of a run have the same."""
+        return self.epoch, self.step_in_epoch, self.rollbacks
 
     @property
     def order(self) -> NDArray[np.int64]:
@@ -101,62 +114,72 @@ class Session:
 
     def keep_good(self) -> None:
         """Remember this state as the one to turn back to. Only while no seed is live."""
-        self.good = self._capture()
+        self._good: dict[str, Any] = copied(self._core())
 
     def turn_back(self) -> None:
         """Restore the last good state; the learning rate follows ``learning_rate_scale``."""
-        self._restore(self.good)
+        self._load_core(self._good)
         self.governor.restart()
 
     def snapshot(self) -> Snapshot:
-        """All that ``resume`` needs."""
-        current = self.good.state["position"] == self._position()
-        core = self.good if current else self._capture()
-        tensors = dict(core.tensors)
-        if not current:
-            tensors |= {GOOD + name: tensor for name, tensor in self.good.tensors.items()}
-        state = {
-            "format": FORMAT,
-            "settings": self.settings.to_dict(),
-            "core": core.state,
-            "good": None if current else self.good.state,
-            "journal": self.journal.state(),
-            "growth": self.growth.state(),
-            "policy": self.policy.state(),
-            "governor": self.governor.state(),
+        """All that ``resume`` needs. Its tensors are those in use: nothing is copied here."""
+        head = {"format": FORMAT, "settings": self.settings.to_dict()}
+        tolaria = {
+            **head,
+            **self._core(),
+            "scheduler": {"learning_rate": self.learner.optimizer.learning_rate, "scale": self.learning_rate_scale},
             "train_flops": self.train_flops,
-            "rollbacks": self.rollbacks,
-            "learning_rate_scale": self.learning_rate_scale,
             "parameters_start": self.parameters_start,
             "held_loss": self.held_loss,
+            "metrics": dict(self.metrics),
         }
-        return Snapshot(epoch=self.epoch, step=self.step, tensors=tensors, state=state)
+        tamiyo = {
+            **head,
+            "policy": self.policy.state(),
+            "governor": self.governor.state(),
+            "rollbacks": self.rollbacks,
+            "journal": self.journal.state(),
+            "good": self._good,
+        }
+        return Snapshot(
+            epoch=self.epoch,
+            step=self.step,
+            components={"tolaria": tolaria, "tamiyo": tamiyo, "kasmina": {**head, **self.growth.state()}},
+            metrics=dict(self.metrics),
+            fingerprint=self.fingerprint(),
+            frozen=frozenset(map(id, tensors_of(self._good))),
+        )
 
-    def resume(self, snapshot: Snapshot) -> None:
-        """Go on where ``snapshot`` was taken, bit for bit.
+    def resume(
+        self, snapshot: Snapshot, components: Collection[str] | None = None
+    ) -> dict[str, tuple[Shape | None, Shape | None]]:
+        """Go on where ``snapshot`` was taken, bit for bit; with ``components``, put only these into this session.
+
+        Returns the tensors of the model that had another shape here: name -> (shape there, shape here), None where
+        there is no such tensor.
 
         Raises:
-            RunFailed: the snapshot is of another run or another format.
+            RunFailed: the snapshot is of another run or another format, or its parts do not fit what is here.
         """
-        state = snapshot.state
-        if state.get("format") != FORMAT:
-            raise RunFailed(f"the snapshot's format is {state.get('format')!r}, this engine reads {FORMAT}")
-        if state["settings"] != self.settings.to_dict():
-            raise RunFailed("the snapshot belongs to a run with other settings")
-        core = {name: tensor for name, tensor in snapshot.tensors.items() if not name.startswith(GOOD)}
-        good = {name.removeprefix(GOOD): tensor for name, tensor in snapshot.tensors.items() if name.startswith(GOOD)}
-        here = Core(tensors=core, state=state["core"])
-        self.good = here if state["good"] is None else Core(tensors=good, state=state["good"])
-        self.learning_rate_scale = state["learning_rate_scale"]
-        self._restore(here)
-        self.journal.load(state["journal"])
-        self.policy.load(state["policy"])
-        self.governor.load(state["governor"])
-        self.growth.load(state["growth"])
-        self.train_flops = state["train_flops"]
-        self.rollbacks = state["rollbacks"]
-        self.parameters_start = state["parameters_start"]
-        self.held_loss = state["held_loss"]
+        chosen = COMPONENTS if components is None else tuple(components)
+        states = {name: self._checked(snapshot, name) for name in chosen}
+        differences: dict[str, tuple[Shape | None, Shape | None]] = {}
+        if "tolaria" in states:
+            differences = self._differences(states["tolaria"]["model"])
+            self._load_tolaria(states["tolaria"])
+        if "tamiyo" in states:
+            self._load_tamiyo(states["tamiyo"])
+        if "kasmina" in states:
+            self.growth.load(states["kasmina"])
+        elif "tolaria" in states:
+            self.growth.attach()
+        return differences
+
+    def fingerprint(self) -> str:
+        """blake3, in hex, of the logits of a pass over the first validation samples. Changes nothing."""
+        with randomness.kept(self.learner.device):
+            logits = self.learner.logits(self.learner.data.validation.head(FINGERPRINT_SAMPLES))
+        return blake3(logits.cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
     def weights_digest(self) -> str:
         """sha256, in hex, over the host's parameters and buffers: sorted names, types, shapes, raw bytes."""
@@ -166,25 +189,53 @@ class Session:
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def _position(self) -> list[int]:
-        return [self.epoch, self.step_in_epoch, self.rollbacks]
+    def _core(self) -> dict[str, Any]:
+        return {
+            **self.learner.state(),
+            "random": randomness.state(self.learner.device),
+            "position": {"epoch": self.epoch, "step_in_epoch": self.step_in_epoch},
+            "monitors": self.monitors.state(),
+        }
 
-    def _capture(self) -> Core:
-        tensors, state = self.learner.capture()
-        tensors["random/cpu"] = torch.get_rng_state()
-        if self.learner.device.type == "cuda":
-            tensors["random/cuda"] = torch.cuda.get_rng_state(self.learner.device)
-        return Core(tensors=tensors, state={**state, "position": self._position(), "monitors": self.monitors.state()})
-
-    def _restore(self, core: Core) -> None:
+    def _load_core(self, core: Mapping[str, Any]) -> None:
         self.learner.optimizer.learning_rate = self.settings.learning_rate * self.learning_rate_scale
-        self.learner.restore(core.tensors, core.state)
-        torch.set_rng_state(core.tensors["random/cpu"])
-        if self.learner.device.type == "cuda":
-            torch.cuda.set_rng_state(core.tensors["random/cuda"], self.learner.device)
-        self.monitors.load(core.state["monitors"])
-        self.epoch, self.step_in_epoch, _ = core.state["position"]
+        self.learner.load(core)
+        randomness.load(core["random"], self.learner.device)
+        self.monitors.load(core["monitors"])
+        self.epoch, self.step_in_epoch = core["position"]["epoch"], core["position"]["step_in_epoch"]
         self.tell_time()
+
+    def _load_tolaria(self, state: Mapping[str, Any]) -> None:
+        self.learning_rate_scale = state["scheduler"]["scale"]
+        self._load_core(state)
+        self.train_flops = state["train_flops"]
+        self.parameters_start = state["parameters_start"]
+        self.held_loss = state["held_loss"]
+        self.metrics = dict(state["metrics"])
+
+    def _load_tamiyo(self, state: Mapping[str, Any]) -> None:
+        self.policy.load(state["policy"])
+        self.governor.load(state["governor"])
+        self.rollbacks = state["rollbacks"]
+        self.journal.load(state["journal"])
+        self._good = state["good"]
+
+    def _checked(self, snapshot: Snapshot, name: str) -> Mapping[str, Any]:
+        state: Mapping[str, Any] | None = snapshot.components.get(name)
+        if state is None:
+            known = ", ".join(snapshot.components)
+            raise RunFailed(f"the snapshot has no component {name!r}; it has: {known}")
+        if state.get("format") != FORMAT:
+            raise RunFailed(f"the snapshot's format is {state.get('format')!r}, this engine reads {FORMAT}")
+        if state["settings"] != self.settings.to_dict():
+            raise RunFailed("the snapshot belongs to a run with other settings")
+        return state
+
+    def _differences(self, model: Mapping[str, Any]) -> dict[str, tuple[Shape | None, Shape | None]]:
+        there = {name: tuple(tensor.shape) for name, tensor in model.items()}
+        here = {name: tuple(tensor.shape) for name, tensor in self.learner.host.state_dict().items()}
+        names = sorted({*there, *here})
+        return {name: (there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)}
 
 
 def _fresh_host(settings: RunSettings) -> Host:

@@ -8,14 +8,18 @@ and run again, it gives the same events, topology and weights as an uninterrupte
 
 import math
 import os
+import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import torch
 
+from apps.morphogenesis import randomness
 from apps.morphogenesis.datasets import Dataset
 from apps.morphogenesis.evidence import Judged
 from apps.morphogenesis.governor import Alarm, Governor
@@ -23,16 +27,19 @@ from apps.morphogenesis.hosts import Host
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.monitors import Monitors
 from apps.morphogenesis.protocols import (
+    END,
+    EPOCH,
     Action,
     CheckpointSink,
     Command,
     Control,
     DecisionLog,
     KernelSource,
+    Restored,
     RunFailed,
     TelemetrySink,
 )
-from apps.morphogenesis.session import Session
+from apps.morphogenesis.session import Position, Session
 from apps.morphogenesis.settings import RunSettings
 from apps.morphogenesis.topology import digest
 
@@ -113,6 +120,7 @@ class Trainer:
         self._data = data
         self._governor = governor
         self._session: Session | None = None
+        self._saved: Position | None = None
 
     @property
     def host(self) -> Host:
@@ -121,8 +129,8 @@ class Trainer:
             raise RuntimeError("the trainer has not run yet")
         return self._session.learner.host
 
-    def run(self, until_epoch: int | None = None) -> Outcome:
-        """Train until the run is complete, ``until_epoch`` epochs are done, or the control says otherwise.
+    def run(self, until_epoch: int | None = None, *, until_step: int | None = None) -> Outcome:
+        """Train until the run is complete, so many epochs or steps are done, or the control says otherwise.
 
         Raises:
             RunFailed: the loss diverges after every allowed rollback, or the snapshot is of another run.
@@ -130,19 +138,47 @@ class Trainer:
         """
         with deterministic(self._settings.seed, self._device):
             session = self._session = self._open()
-            last = self._settings.epochs if until_epoch is None else min(until_epoch, self._settings.epochs)
-            while session.epoch < last:
-                command = self._control.poll()
-                if command is not Command.CONTINUE:
-                    self._checkpoints.save(session.snapshot())
-                    return self._outcome(ENDS[command])
+            while session.epoch < self._settings.epochs:
+                end = self._end(session, until_epoch, until_step)
+                if end is not None and self._leave(session, end):
+                    return self._outcome(end)
+                done = session.epoch
                 self._step(session)
                 if session.step_in_epoch == session.learner.steps_per_epoch:
                     self._end_epoch(session)
-            return self._close(session)
+                self._save_if_due(session, epoch_over=session.epoch > done)
+            self._save(session, END)
+            return self._outcome(RunState.COMPLETED, _result(session))
 
     def _open(self) -> Session:
-        session = Session(
+        """The run as the newest snapshot that proves to be right has it, or from the start."""
+        refused = False
+        while True:
+            randomness.seed(self._settings.seed)
+            session = self._fresh()
+            snapshot = self._checkpoints.latest()
+            if snapshot is None:
+                if refused and self._given_host is not None:
+                    raise RunFailed("no snapshot is right, and they have changed the given network: give it anew")
+                return session
+            begun = time.perf_counter()
+            differences = session.resume(snapshot)
+            resumed = time.perf_counter()
+            fingerprint = session.fingerprint()
+            restored = Restored(
+                snapshot=snapshot,
+                fingerprint=fingerprint,
+                differences=differences,
+                restore_seconds=resumed - begun,
+                validate_seconds=time.perf_counter() - resumed,
+            )
+            if self._checkpoints.restored(restored):
+                self._saved = session.position
+                return session
+            refused = True
+
+    def _fresh(self) -> Session:
+        return Session(
             self._settings,
             kernels=self._kernels,
             decisions=self._decisions,
@@ -152,17 +188,31 @@ class Trainer:
             data=self._data,
             governor=self._governor,
         )
-        snapshot = self._checkpoints.latest()
-        if snapshot is not None:
-            session.resume(snapshot)
-        return session
 
-    def _close(self, session: Session) -> Outcome:
-        if session.epoch < self._settings.epochs:
-            if not self._is_due(session.epoch):
-                self._checkpoints.save(session.snapshot())
-            return self._outcome(RunState.SEGMENT_END)
-        return self._outcome(RunState.COMPLETED, _result(session))
+    def _end(self, session: Session, until_epoch: int | None, until_step: int | None) -> RunState | None:
+        """How the call is to end here, or None to train on."""
+        epochs_done = until_epoch is not None and session.epoch >= until_epoch
+        if epochs_done or (until_step is not None and session.step >= until_step):
+            return RunState.SEGMENT_END
+        return ENDS.get(self._control.poll())
+
+    def _leave(self, session: Session, end: RunState) -> bool:
+        """Save, and say whether the run may be left here. Nobody may go on from a state that was not stored."""
+        self._save(session, END)
+        return self._checkpoints.settle() or end is RunState.STOPPED
+
+    def _save_if_due(self, session: Session, *, epoch_over: bool) -> None:
+        reason = self._checkpoints.due()
+        if epoch_over and session.epoch % self._settings.snapshot_epochs == 0:
+            reason = reason or EPOCH
+        if reason:
+            self._save(session, reason)
+
+    def _save(self, session: Session, reason: str) -> None:
+        """Save unless this very state was saved, or restored, already."""
+        if session.position != self._saved:
+            self._checkpoints.save(session.snapshot(), reason)
+            self._saved = session.position
 
     def _step(self, session: Session) -> None:
         watch = Monitors.due(session.step + 1)
@@ -187,6 +237,7 @@ class Trainer:
         alarm = _held_out_alarm(session, held, train_loss)
         if math.isfinite(held.loss) and math.isfinite(train_loss):
             session.held_loss = held.loss
+            session.metrics = _metrics(held, train_loss)
             session.journal.measure(_measurements(session, held, train_loss))
         if alarm:
             self._roll_back(session, alarm)
@@ -198,11 +249,6 @@ class Trainer:
         session.epoch, session.step_in_epoch = session.epoch + 1, 0
         if session.governor.quiet and not session.growth.seeds:
             session.keep_good()
-        if self._is_due(session.epoch):
-            self._checkpoints.save(session.snapshot())
-
-    def _is_due(self, epoch: int) -> bool:
-        return epoch % self._settings.snapshot_epochs == 0 or epoch == self._settings.epochs
 
     def _roll_back(self, session: Session, alarm: Alarm) -> None:
         session.rollbacks += 1
@@ -233,8 +279,9 @@ def deterministic(seed: int, device: torch.device) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     devices = [device] if device.type == "cuda" else []
+    python, legacy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+        randomness.seed(seed)
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:
@@ -242,6 +289,8 @@ def deterministic(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
             torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+            random.setstate(python)
+            np.random.set_state(legacy)
 
 
 def _held_out_alarm(session: Session, held: Judged, train_loss: float) -> Alarm | None:
@@ -250,11 +299,13 @@ def _held_out_alarm(session: Session, held: Judged, train_loss: float) -> Alarm 
     return session.governor.check_accuracy(held.accuracy, len(held.losses))
 
 
+def _metrics(held: Judged, train_loss: float) -> dict[str, float]:
+    return {"train_loss": train_loss, "validation_loss": held.loss, "validation_accuracy": held.accuracy}
+
+
 def _measurements(session: Session, held: Judged, train_loss: float) -> dict[str, Any]:
     return {
-        "train_loss": train_loss,
-        "validation_loss": held.loss,
-        "validation_accuracy": held.accuracy,
+        **_metrics(held, train_loss),
         "parameters": session.learner.parameters,
         "train_flops": session.train_flops,
         "learning_rate": session.learner.optimizer.learning_rate,

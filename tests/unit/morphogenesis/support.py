@@ -54,6 +54,17 @@ def kernels(settings: RunSettings, operators: Iterable[str] = ("widen", "residua
     return InMemoryKernels(core_library().values(), bindings)
 
 
+def is_same(left: Any, right: Any) -> bool:
+    """Are the trees equal, tensors bit for bit?"""
+    if isinstance(left, torch.Tensor):
+        return left.dtype == right.dtype and torch.equal(left.cpu(), right.cpu())
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(is_same(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(is_same, left, right))
+    return type(left) is type(right) and bool(left == right)
+
+
 class Run:
     """A run that can be called again and again: each call is a new process for the engine."""
 
@@ -79,7 +90,11 @@ class Run:
         control: Control | None = None,
         governor: Governor | None = None,
     ) -> Outcome:
-        self.trainer = Trainer(
+        self.trainer = self.new_trainer(control=control, governor=governor)
+        return self.trainer.run(until_epoch)
+
+    def new_trainer(self, *, control: Control | None = None, governor: Governor | None = None) -> Trainer:
+        return Trainer(
             settings=self.settings,
             kernels=self.library,
             checkpoints=self.checkpoints,
@@ -89,7 +104,6 @@ class Run:
             data=self.data,
             governor=governor,
         )
-        return self.trainer.run(until_epoch)
 
     def states(self, seed: int = 1) -> list[str]:
         """The states that a seed went through, after DORMANT."""

@@ -6,6 +6,7 @@ import torch
 from apps.morphogenesis.library import EventList, InMemoryCheckpoints, NeverInterrupt
 from apps.morphogenesis.protocols import Command, Control
 from apps.morphogenesis.trainer import Outcome, RunState, Trainer
+from apps.morphogenesis.trees import tensors_of
 from tests.unit.morphogenesis.runs import RUNS, run_of
 from tests.unit.morphogenesis.test_resume import CommandAt
 
@@ -40,9 +41,9 @@ def test_a_pause_within_an_epoch_changes_nothing(name: str) -> None:
     assert run_on_gpu(name, checkpoints).result == whole.result
 
 
-def test_snapshots_hold_cpu_tensors_alone() -> None:
+def test_snapshots_in_memory_hold_cpu_tensors_alone() -> None:
     checkpoints = InMemoryCheckpoints()
     run_on_gpu("widen mlp", checkpoints)
     latest = checkpoints.latest()
     assert latest is not None
-    assert {tensor.device for tensor in latest.tensors.values()} == {torch.device("cpu")}
+    assert {tensor.device for tensor in tensors_of(latest.components)} == {torch.device("cpu")}

@@ -1,6 +1,5 @@
 """Turning back: the governor restores host, moments, random state and data position, and locks what is to blame."""
 
-import json
 from typing import Any
 
 import pytest
@@ -49,7 +48,7 @@ def test_a_live_seed_is_rolled_back_and_its_slot_locked(check: int, state: str) 
     assert (moves[-1].source, moves[-1].target) == (SeedState(state), SeedState.ROLLED_BACK)
     later = [d.site for d in run.events.of(DecisionRecord) if d.action is Action.GERMINATE][1:]
     assert moves[-1].site not in later
-    locked = json.loads(run.checkpoints.saved[-1][3])["growth"]["book"]["locked"]  # type: ignore[attr-defined]
+    locked = run.checkpoints.saved[-1].components["kasmina"]["book"]["locked"]  # type: ignore[attr-defined]
     assert list(locked) == [moves[-1].site]
     assert run.events.of(GraftOutcome)[0].verdict is SeedState.ROLLED_BACK
 
