@@ -128,7 +128,7 @@ class StoredObject(models.Model):
     workspace = models.ForeignKey("accounts.Workspace", on_delete=models.PROTECT, related_name="+")
     digest = models.CharField(max_length=64)
     """blake3 of the raw bytes."""
-    pack = models.ForeignKey(Pack, on_delete=models.PROTECT, related_name="objects")
+    pack = models.ForeignKey(Pack, on_delete=models.PROTECT, related_name="contents")
     offset = models.BigIntegerField()
     stored_size = models.BigIntegerField()
     raw_size = models.BigIntegerField()

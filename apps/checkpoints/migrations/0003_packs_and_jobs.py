@@ -329,7 +329,7 @@ class Migration(migrations.Migration):
             model_name="storedobject",
             name="pack",
             field=models.ForeignKey(
-                on_delete=django.db.models.deletion.PROTECT, related_name="objects", to="checkpoints.pack"
+                on_delete=django.db.models.deletion.PROTECT, related_name="contents", to="checkpoints.pack"
             ),
         ),
         migrations.AddField(
