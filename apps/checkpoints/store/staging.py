@@ -7,7 +7,7 @@ device only keeps what follows from overtaking the copy.
 """
 
 import mmap
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from queue import LifoQueue
 from typing import TypeAlias
@@ -26,10 +26,10 @@ Layout: TypeAlias = tuple[tuple[torch.dtype, torch.Size, torch.device], ...]
 class Staged:
     """Copies that stay as they are until ``release``.
 
-    ``tensors``: contiguous and on the CPU, in the order in which they were given; None for those that were not copied.
+    ``tensors``: contiguous and on the CPU, in the order in which they were given.
     """
 
-    def __init__(self, staging: "Staging", buffers: "_Buffers", tensors: list[Tensor | None]) -> None:
+    def __init__(self, staging: "Staging", buffers: "_Buffers", tensors: Sequence[Tensor]) -> None:
         self.tensors = tensors
         self._staging = staging
         self._buffers: _Buffers | None = buffers
@@ -55,16 +55,15 @@ class Staging:
         for _ in range(SETS):
             self.free(_Buffers())
 
-    def take(self, tensors: Sequence[Tensor], frozen: Collection[int] = ()) -> Staged:
-        """Copy ``tensors``, except those whose ``id`` is in ``frozen``. Waits while both sets are taken.
+    def take(self, tensors: Sequence[Tensor]) -> Staged:
+        """Copy ``tensors``. Waits while both sets are taken.
 
         What is written to a tensor after the return, on the host or in the current stream of its device, is not in the
         copy. Raises MemoryError, RuntimeError (a device that fails).
         """
         buffers = self._sets.get()
         try:
-            copied = iter(buffers.copy([tensor.detach() for tensor in tensors if id(tensor) not in frozen]))
-            return Staged(self, buffers, [None if id(tensor) in frozen else next(copied) for tensor in tensors])
+            return Staged(self, buffers, buffers.copy([tensor.detach() for tensor in tensors]))
         except BaseException:
             self.free(_Buffers())  # the old ones may be half written by a device
             raise
