@@ -38,5 +38,9 @@ app.conf.beat_schedule = {
     "write-waiting-reports": {"task": "apps.audit.tasks.write_waiting_reports", "schedule": 15.0},
     "make-audit-partitions": {"task": "apps.audit.tasks.make_partitions", "schedule": 3_600.0},
     "expire-idempotency-keys": {"task": "apps.core.tasks.expire_idempotency_keys", "schedule": 3_600.0},
-    "expire-snapshots": {"task": "apps.checkpoints.tasks.expire_snapshots", "schedule": 60.0},
+    "keep-checkpoints": {"task": "apps.checkpoints.tasks.keep_checkpoints", "schedule": 3_600.0},
+    "collect-checkpoints": {"task": "apps.checkpoints.tasks.collect_checkpoints", "schedule": 1_800.0},
+    "archive-checkpoints": {"task": "apps.checkpoints.tasks.archive_checkpoints", "schedule": 300.0},
+    "scrub-checkpoints": {"task": "apps.checkpoints.tasks.scrub_checkpoints", "schedule": 3_600.0},
+    "continue-checkpoint-jobs": {"task": "apps.checkpoints.tasks.continue_jobs", "schedule": 60.0},
 }
