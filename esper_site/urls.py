@@ -19,6 +19,7 @@ API: list[URLPattern | URLResolver] = [
     path("", include("apps.audit.api.urls")),
     path("", include("apps.blueprints.api.urls")),
     path("", include("apps.kernels.api.urls")),
+    path("", include("apps.checkpoints.api.urls")),
     path("", include("apps.training.api.urls")),
 ]
 

@@ -5,4 +5,4 @@ class CheckpointsConfig(AppConfig):
     name = "apps.checkpoints"
 
     def ready(self) -> None:
-        from apps.checkpoints import metrics  # noqa: F401 - registers its collectors
+        from apps.checkpoints import metrics, operations  # noqa: F401 - they register themselves

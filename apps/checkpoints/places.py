@@ -72,7 +72,11 @@ class Places:
     @classmethod
     def of(cls, workspace_id: UUID, manifest: Manifest, *, from_archive: bool = False) -> Self:
         """For every object of a manifest, by two queries."""
-        rows = StoredObject.objects.filter(workspace_id=workspace_id, digest__in=manifest.objects())
+        return cls.of_objects(workspace_id, manifest.objects(), from_archive=from_archive)
+
+    @classmethod
+    def of_objects(cls, workspace_id: UUID, digests: Collection[str], *, from_archive: bool = False) -> Self:
+        rows = StoredObject.objects.filter(workspace_id=workspace_id, digest__in=digests)
         known = {row.digest: place_of(row) for row in rows}
         packs = Pack.objects.filter(pk__in={place.pack_id for place in known.values()}, copied_at__isnull=False)
         return cls(known, set(packs.values_list("pk", flat=True)), from_archive=from_archive)

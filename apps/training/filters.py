@@ -6,8 +6,8 @@ from apps.blueprints.spec import OPERATORS
 from apps.core.filters import any_of
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action
-from apps.training.lifecycle import RunState
-from apps.training.models import Decision, RunKind, Seed, TrainingRun
+from apps.training.lifecycle import RecoveryState, RunState
+from apps.training.models import Decision, RecoveryCause, RecoveryEvent, RunKind, Seed, TrainingRun
 
 
 class RunFilter(filters.FilterSet):
@@ -51,4 +51,14 @@ class DecisionFilter(filters.FilterSet):
 
     class Meta:
         model = Decision
+        fields: list[str] = []
+
+
+class RecoveryFilter(filters.FilterSet):
+    run = filters.UUIDFilter(field_name="run_id")
+    state = any_of(RecoveryState)
+    cause = any_of(RecoveryCause.values)
+
+    class Meta:
+        model = RecoveryEvent
         fields: list[str] = []

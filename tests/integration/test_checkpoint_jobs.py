@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,10 @@ from apps.checkpoints.store.errors import CorruptCheckpoint
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict, InvalidTransition, Unavailable
 from apps.core.ids import new_id
+from tests.support.checkpoints import checkpoint_folder, flip, pack_of, save
 from tests.support.factories import CheckpointFactory
+
+__all__ = ["checkpoint_folder"]
 
 pytestmark = pytest.mark.django_db
 
@@ -131,7 +135,7 @@ class TestAsking:
     def test_a_checkpoint_without_bytes_cannot_be_verified(self, state: CheckpointState, queued: Any) -> None:
         without = CheckpointFactory(state=state)
 
-        with pytest.raises(Conflict, match=f"is {state}: its bytes are not kept"):
+        with pytest.raises(Conflict, match=f"is {state}; this takes one that is COMMITTED or QUARANTINED"):
             jobs.request_job(kind=JobKind.VERIFY, checkpoint=without, actor=SYSTEM)
 
 
@@ -200,6 +204,32 @@ class TestDoing:
         tasks.run_job(str(new_id()))
 
         assert work.done == []
+
+
+class TestWhatCheckpointsDoThemselves:
+    def test_verifying_tells_how_much_was_read(self, checkpoint_folder: Path, queued: Any) -> None:
+        job = jobs.run_job(job_id=jobs.request_job(kind=JobKind.VERIFY, checkpoint=save(), actor=SYSTEM).pk)
+
+        assert (job.state, job.result["bytes"], job.done) == (JobState.SUCCEEDED, job.total, job.total)
+        assert job.checkpoint is not None
+        assert job.checkpoint.verified_at is not None
+
+    def test_a_broken_checkpoint_fails_the_job_and_is_set_aside(self, checkpoint_folder: Path, queued: Any) -> None:
+        broken = save()
+        flip(pack_of(broken), 100)
+
+        job = jobs.run_job(job_id=jobs.request_job(kind=JobKind.VERIFY, checkpoint=broken, actor=SYSTEM).pk)
+
+        assert (job.state, job.problem.split()[0]) == (JobState.FAILED, "object")
+        assert Checkpoint.objects.get(pk=broken.pk).state == CheckpointState.QUARANTINED
+
+    def test_a_checkpoint_goes_to_the_archive_and_comes_back(self, checkpoint_folder: Path, queued: Any) -> None:
+        checkpoint = save()
+
+        for kind, location in ((JobKind.ARCHIVE, "ARCHIVED"), (JobKind.RECALL, "LOCAL")):
+            job = jobs.run_job(job_id=jobs.request_job(kind=kind, checkpoint=checkpoint, actor=SYSTEM).pk)
+
+            assert (job.state, job.result) == (JobState.SUCCEEDED, {"location": location})
 
 
 class TestGivingUp:

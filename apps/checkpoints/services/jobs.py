@@ -29,6 +29,7 @@ from apps.audit.transitions import move
 from apps.audit.watched import image
 from apps.checkpoints.lifecycle import JOB_LIFECYCLE, OVER, CheckpointState, JobState
 from apps.checkpoints.models import Checkpoint, CheckpointJob, JobKind
+from apps.checkpoints.services import archiving, loading
 from apps.checkpoints.store.errors import CorruptCheckpoint, MissingObjects, TooLarge, UnsupportedState
 from apps.core.actors import SYSTEM, WORKER, Actor
 from apps.core.errors import Conflict, InvalidTransition, ServiceError
@@ -48,7 +49,6 @@ MAX_LOSSES = 3
 """Work that costs so many workers their lives ends."""
 BEAT_SECONDS = 0.5
 """Progress is written down that often at most."""
-WITH_BYTES = frozenset({CheckpointState.COMMITTED, CheckpointState.QUARANTINED})
 ONCE_PER_RUN = frozenset({JobKind.CREATE, JobKind.RESTORE})
 """Two of these for one run would be in each other's way, whichever checkpoints they are of."""
 
@@ -310,18 +310,30 @@ def _continue(job: CheckpointJob, actor: Actor) -> None:
 # --- What checkpoints can do themselves
 
 
-def _need_bytes(*, run_id: UUID, checkpoint: Checkpoint | None, parameters: Mapping[str, Any]) -> None:
-    """Raises Conflict: there is nothing to read."""
-    if checkpoint is None or checkpoint.state not in WITH_BYTES:
-        state = checkpoint.state if checkpoint else "not there"
-        raise Conflict(f"the checkpoint is {state}: its bytes are not kept", code="no_bytes")
+def _need(*states: CheckpointState) -> Check:
+    """A check for work that takes a checkpoint in one of these states."""
+
+    def check(*, run_id: UUID, checkpoint: Checkpoint | None, parameters: Mapping[str, Any]) -> None:
+        if checkpoint is None or checkpoint.state not in states:
+            state = checkpoint.state if checkpoint else "not there"
+            raise Conflict(f"the checkpoint is {state}; this takes one that is {' or '.join(states)}", code="no_bytes")
+
+    return check
 
 
 def _verify(job: CheckpointJob, progress: Progress) -> Mapping[str, Any]:
-    from apps.checkpoints.services import loading  # leads to the codecs, which the web does without
-
     report = loading.verify(checkpoint=_checkpoint(job), actor=WORKER, progress=progress)
     return {"objects": report.objects, "bytes": report.bytes}
+
+
+def _archive(job: CheckpointJob, progress: Progress) -> Mapping[str, Any]:
+    moved = archiving.archive(checkpoint=_checkpoint(job), actor=WORKER, progress=progress)
+    return {"location": moved.location}
+
+
+def _recall(job: CheckpointJob, progress: Progress) -> Mapping[str, Any]:
+    moved = archiving.recall(checkpoint=_checkpoint(job), actor=WORKER, progress=progress)
+    return {"location": moved.location}
 
 
 def _checkpoint(job: CheckpointJob) -> Checkpoint:
@@ -330,4 +342,6 @@ def _checkpoint(job: CheckpointJob) -> Checkpoint:
     return job.checkpoint
 
 
-register(JobKind.VERIFY, check=_need_bytes, execute=_verify)
+register(JobKind.VERIFY, check=_need(CheckpointState.COMMITTED, CheckpointState.QUARANTINED), execute=_verify)
+register(JobKind.ARCHIVE, check=_need(CheckpointState.COMMITTED), execute=_archive)
+register(JobKind.RECALL, check=_need(CheckpointState.COMMITTED), execute=_recall)

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from apps.training.api import catalogue, external, views
+from apps.training.api import catalogue, external, recoveries, uploads, views
 
 urlpatterns = [
     path("catalogue", catalogue.CatalogueView.as_view()),
@@ -15,6 +15,13 @@ urlpatterns = [
     path("runs/<uuid:id>/metrics", views.RunMetricsView.as_view()),
     path("runs/<uuid:id>/seeds", views.RunSeedsView.as_view()),
     path("runs/<uuid:id>/checkpoints", views.RunCheckpointsView.as_view()),
+    path("runs/<uuid:id>/checkpoints/uploads", uploads.UploadsView.as_view()),
+    path("runs/<uuid:id>/checkpoints/uploads/<uuid:upload>/commit", uploads.CommitView.as_view()),
+    path(
+        "runs/<uuid:id>/checkpoints/uploads/<uuid:upload>/objects/<slug:digest>", uploads.UploadedObjectView.as_view()
+    ),
+    path("recoveries", recoveries.RecoveryListView.as_view()),
+    path("recoveries/<uuid:id>", recoveries.RecoveryView.as_view()),
     path("seeds", views.SeedListView.as_view()),
     path("seeds/<uuid:id>", views.SeedView.as_view()),
     path("decisions", views.DecisionListView.as_view()),

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from apps.audit.api.as_of import PastView
 from apps.checkpoints.api.serializers import CheckpointSerializer
-from apps.checkpoints.filters import CheckpointFilter
+from apps.checkpoints.filters import CheckpointOfRunFilter
 from apps.checkpoints.models import Checkpoint
 from apps.checkpoints.selectors import checkpoints_of
 from apps.core.actors import actor_of
@@ -141,7 +141,7 @@ class RunCheckpointsView(OfRunView):
     """The checkpoints of one run, newest first."""
 
     serializer_class = CheckpointSerializer
-    filterset_class = CheckpointFilter
+    filterset_class = CheckpointOfRunFilter
 
     def get_queryset(self) -> QuerySet[Checkpoint]:
         return checkpoints_of(self.kwargs.get("id"))
