@@ -1,9 +1,11 @@
-"""Gauges that count rows: what the apps register in ``core.registry`` for `/metrics`."""
+"""Gauges and histograms of rows: what the apps register in ``core.registry`` for `/metrics`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from django.db.models import Count, Model
+from django.db.models import Aggregate, Count, Model, Q, Sum
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
 
 
 def rows_by(
@@ -24,3 +26,32 @@ def rows_by(
         return [gauge]
 
     return collect
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Rows whose column is at most each bound, as a histogram family takes them; ``total`` is the sum of the column."""
+
+    buckets: Sequence[tuple[str, float]]
+    total: float
+
+
+def histograms(model: type[Model], columns: Sequence[str], bounds: Sequence[float]) -> list[Histogram]:
+    """One histogram a column, over the rows that have it, in one query."""
+    asked: dict[str, Aggregate] = {}
+    for column in columns:
+        asked[f"{column}_sum"] = Sum(column)
+        asked[f"{column}_inf"] = Count(column)
+        for place, bound in enumerate(bounds):
+            asked[f"{column}_{place}"] = Count("pk", filter=Q(**{f"{column}__lte": bound}))
+    found = model._default_manager.aggregate(**asked)
+    return [
+        Histogram(
+            buckets=[
+                *((floatToGoString(bound), float(found[f"{column}_{n}"])) for n, bound in enumerate(bounds)),
+                ("+Inf", float(found[f"{column}_inf"])),
+            ],
+            total=float(found[f"{column}_sum"] or 0.0),
+        )
+        for column in columns
+    ]

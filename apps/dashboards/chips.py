@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from apps.dashboards.selectors import checkpoints
+from apps.dashboards.selectors.checkpoints import CheckpointFilter
 from apps.dashboards.selectors.runs import CHOICES, RunFilter
-from apps.dashboards.stages import RUN_LOOKS
+from apps.dashboards.stages import CHECKPOINT_LOOKS, RUN_LOOKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +37,19 @@ def run_chips(wanted: RunFilter, query: Mapping[str, str]) -> dict[str, list[Chi
         for name, values in CHOICES.items()
     }
     groups["show"] = [toggle(kept, "mine", "1", "mine"), toggle(kept, "controls", "1", "static controls")]
+    return groups
+
+
+def checkpoint_chips(wanted: CheckpointFilter) -> dict[str, list[Chip]]:
+    """Groups of chips for the list of checkpoints, by what they filter."""
+    kept = {**wanted.chosen}
+    kept |= {name: "1" for name in ("pinned", "gone") if getattr(wanted, name)}
+    if wanted.run_id:
+        kept["run"] = str(wanted.run_id)
+    words = {state: look.word for state, look in CHECKPOINT_LOOKS.items()} | checkpoints.PLACES | checkpoints.REASONS
+    groups = {
+        title: [toggle(kept, name, value, words[value]) for value in checkpoints.CHOICES[name]]
+        for name, title in (("state", "state"), ("reason", "saved for"), ("location", "bytes in"))
+    }
+    groups["show"] = [toggle(kept, "pinned", "1", "pinned"), toggle(kept, "gone", "1", "gone ones too")]
     return groups

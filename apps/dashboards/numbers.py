@@ -62,6 +62,15 @@ def size(value: object) -> str:
     return f"{number:.0f}\u00a0B"
 
 
+def signed_size(value: object) -> str:
+    """Bytes that came or went: -2048 -> '\u22122.0 KiB'; none has no sign."""
+    number = _number(value)
+    if number is None:
+        return MISSING
+    sign = "+" if number > 0 else "\u2212" if number < 0 else "\u00b1"
+    return sign + size(abs(number))
+
+
 def plain(value: object) -> str:
     """Any measured number: four significant digits, or fixed for whole ones."""
     number = _number(value)
@@ -97,6 +106,14 @@ def latency(value: object) -> str:
         if number >= least:
             return f"{number * factor:.3g}\u00a0{unit}"
     return MISSING
+
+
+def seconds(value: object) -> str:
+    """Seconds of any length: .0123 -> '12.3 ms', 1.234 -> '1.23 s', 240 -> '4 min'."""
+    number = _number(value)
+    if number is None:
+        return MISSING
+    return duration(number) if number >= 60 else latency(number * 1000)
 
 
 def duration(value: object) -> str:

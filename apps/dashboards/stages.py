@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from apps.audit.lifecycle import ReportState
 from apps.blueprints.lifecycle import VersionState
-from apps.checkpoints.lifecycle import CheckpointState
+from apps.checkpoints.lifecycle import CheckpointState, JobState
 from apps.kernels.lifecycle import CachePlanState, KernelState, PlanState
 from apps.morphogenesis.lifecycle import SeedState
-from apps.training.lifecycle import RunState
+from apps.training.lifecycle import RecoveryState, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,20 @@ CHECKPOINT_LOOKS: dict[str, Look] = {
     CheckpointState.QUARANTINED: Look("quarantined", "cross", "bad", "its bytes are not what their digest says"),
 }
 
+CHECKPOINT_JOB_LOOKS: dict[str, Look] = {
+    JobState.PENDING: Look("waiting", "clock", "waiting", "waits for a worker, or for the run to come to a step's end"),
+    JobState.RUNNING: Look("at work", "train", "active", "a worker does it now"),
+    JobState.SUCCEEDED: Look("done", "check", "good", "done as it was asked for"),
+    JobState.FAILED: Look("failed", "cross", "bad", "could not be done: why stands beside it"),
+    JobState.CANCELLED: Look("cancelled", "stop", "waiting", "given up before it was done"),
+}
+
+RECOVERY_LOOKS: dict[str, Look] = {
+    RecoveryState.OPEN: Look("coming back", "back", "held", "the run is on its way back"),
+    RecoveryState.RESUMED: Look("resumed", "check", "good", "the run went on"),
+    RecoveryState.FAILED: Look("failed", "cross", "bad", "the run could not be brought back"),
+}
+
 REPORT_LOOKS: dict[str, Look] = {
     ReportState.QUEUED: Look("being written", "clock", "active", "waits for its turn, or for something that is away"),
     ReportState.READY: Look("signed", "check", "good", "stored and signed: it never changes"),
@@ -117,6 +131,8 @@ LOOKS: dict[str, dict[str, Look]] = {
     "cache_plan": CACHE_PLAN_LOOKS,
     "breaker": BREAKER_LOOKS,
     "checkpoint": CHECKPOINT_LOOKS,
+    "checkpoint_job": CHECKPOINT_JOB_LOOKS,
+    "recovery": RECOVERY_LOOKS,
     "report": REPORT_LOOKS,
 }
 

@@ -9,6 +9,7 @@ from apps.dashboards.views import (
     fleet,
     library,
     live,
+    recovery,
     reports,
     retention,
     run,
@@ -58,6 +59,15 @@ urlpatterns = [
         for step in cache.STEPS
     ),
     path("checkpoints", checkpoints.listing, name="checkpoints"),
+    path("checkpoints/<uuid:checkpoint_id>", checkpoints.detail, name="checkpoint"),
+    path("checkpoints/<uuid:checkpoint_id>/diff", checkpoints.diff, name="checkpoint-diff"),
+    *(
+        path(f"checkpoints/<uuid:checkpoint_id>/{step}", checkpoints.take, {"step": step}, f"checkpoint-{step}")
+        for step in checkpoints.STEPS
+    ),
+    path("runs/<uuid:run_id>/save", checkpoints.save, name="run-save"),
+    path("checkpoints/jobs/<uuid:job_id>/cancel", checkpoints.cancel, name="checkpoint-job-cancel"),
+    path("recovery", recovery.listing, name="recovery"),
     path("fleet", fleet.overview, name="fleet"),
     path("audit", audit.listing, name="audit"),
     path("audit/events/<uuid:event_id>", audit.event, name="audit-event"),

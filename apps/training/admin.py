@@ -6,6 +6,8 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateTimeFilter
 from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
@@ -17,8 +19,8 @@ from apps.core.admin_display import EMPTY, chip, link, link_to, number, short, s
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action, Command
 from apps.training import selectors, services
-from apps.training.lifecycle import FINAL_RUN_STATES, RunState
-from apps.training.models import Decision, EpochMetric, Seed, SeedSlot, SeedTransition, TrainingRun
+from apps.training.lifecycle import FINAL_RUN_STATES, RecoveryState, RunState
+from apps.training.models import Decision, EpochMetric, RecoveryEvent, Seed, SeedSlot, SeedTransition, TrainingRun
 
 RUN_LABELS: dict[str, str] = {
     RunState.RUNNING: "info",
@@ -37,6 +39,12 @@ SEED_LABELS: dict[str, str] = {
     SeedState.CULLED: "danger",
     SeedState.ROLLED_BACK: "danger",
 }
+RECOVERY_LABELS: dict[str, str] = {
+    RecoveryState.OPEN: "warning",
+    RecoveryState.RESUMED: "success",
+    RecoveryState.FAILED: "danger",
+}
+STAGES = ("detect", "load", "restore", "validate", "resume")
 ACTION_LABELS: dict[str, str] = {
     Action.GERMINATE: "info",
     Action.FOSSILIZE: "success",
@@ -295,3 +303,43 @@ class EpochMetricAdmin(OfRunAdmin):
     @display(description="held-out accuracy", ordering="validation_accuracy")
     def accuracy(self, metric: EpochMetric) -> str:
         return EMPTY if metric.validation_accuracy is None else f"{metric.validation_accuracy:.1%}"
+
+
+@admin.register(RecoveryEvent)
+class RecoveryEventAdmin(OfRunAdmin):
+    """How runs came back, to be read."""
+
+    subject_type = "recovery"
+
+    list_display = ["created_at", "run_link", "cause", "state_label", "checkpoint_link", "seconds_text", "problem"]
+    list_filter = [
+        ("state", ChoicesDropdownFilter),
+        ("cause", ChoicesDropdownFilter),
+        ("created_at", RangeDateTimeFilter),
+    ]
+    list_select_related = ["run", "checkpoint"]
+    search_fields = ["run__name", "run__id__exact", "id__exact"]
+    ordering = ["-id"]
+    fieldsets = [
+        (None, {"fields": ["run_link", "cause", "state_label", "problem", "checkpoint_link", "skipped_text"]}),
+        ("Who", {"fields": ["lost_holder", "holder", "fencing_token"]}),
+        ("When", {"fields": ["silent_since", "seconds_text", "ended_at"]}),
+        ("Compared", {"fields": ["report"]}),
+        ("Row", {"fields": ["workspace", "id", "created_at", "updated_at"]}),
+    ]
+
+    state_label = state_column(RECOVERY_LABELS)
+
+    @display(description="from")
+    def checkpoint_link(self, recovery: RecoveryEvent) -> str:
+        return link(recovery.checkpoint, f"step {recovery.checkpoint.step:,}" if recovery.checkpoint else None)
+
+    @display(description="seconds")
+    def seconds_text(self, recovery: RecoveryEvent) -> str:
+        known = [(stage, getattr(recovery, f"{stage}_seconds")) for stage in STAGES]
+        return ", ".join(f"{stage} {number(took, ',.3g')}" for stage, took in known if took is not None) or EMPTY
+
+    @display(description="passed over")
+    def skipped_text(self, recovery: RecoveryEvent) -> str | SafeString:
+        lines = [(each.get("step", "?"), each.get("problem", "")) for each in recovery.skipped]
+        return format_html_join("", "<div>step {}: {}</div>", lines) or EMPTY

@@ -13,10 +13,10 @@ from apps.audit.catalogue import EVENT_TYPES
 from apps.audit.models import AuditEvent, AuditLeaf
 from apps.audit.search import Position, Search, search
 from apps.blueprints.models import Blueprint, BlueprintVersion
-from apps.checkpoints.models import Checkpoint
+from apps.checkpoints.models import Checkpoint, CheckpointJob, CheckpointPolicy
 from apps.core.ids import parse_id
 from apps.kernels.models import CachePlan, Kernel, KernelAlias, RetentionPlan, RetentionPolicy
-from apps.training.models import Seed, TrainingRun
+from apps.training.models import RecoveryEvent, Seed, TrainingRun
 
 PAGE_SIZE = 50
 LOOK_BACK = 200
@@ -224,11 +224,44 @@ def _seeds(ids: set[UUID]) -> Read:
 
 
 def _checkpoints(ids: set[UUID]) -> Read:
-    rows = list(Checkpoint.objects.filter(pk__in=ids).values_list("pk", "epoch", "run_id"))
-    runs = dict(TrainingRun.objects.filter(pk__in={row[2] for row in rows}).values_list("pk", "name"))
-    for key, epoch, run_id in rows:
+    rows = list(Checkpoint.objects.filter(pk__in=ids).values_list("pk", "step", "run_id"))
+    runs = _run_names({run_id for *_, run_id in rows})
+    for key, step, run_id in rows:
+        yield (
+            key,
+            Named(f"at step {step:,} of {runs.get(run_id, run_id)}", reverse("dashboards:checkpoint", args=[key])),
+        )
+
+
+def _checkpoint_policies(ids: set[UUID]) -> Read:
+    rows = list(CheckpointPolicy.objects.filter(pk__in=ids).values_list("pk", "run_id"))
+    runs = _run_names({run_id for _, run_id in rows if run_id})
+    for key, run_id in rows:
+        page = reverse("dashboards:checkpoints")
+        yield (
+            key,
+            Named(f"of {runs.get(run_id, run_id)}", f"{page}?run={run_id}") if run_id else Named("of all runs", page),
+        )
+
+
+def _checkpoint_jobs(ids: set[UUID]) -> Read:
+    rows = list(CheckpointJob.objects.filter(pk__in=ids).values_list("pk", "kind", "run_id", "checkpoint_id"))
+    runs = _run_names({run_id for _, _, run_id, _ in rows})
+    for key, kind, run_id, checkpoint_id in rows:
         page = f"{reverse('dashboards:checkpoints')}?run={run_id}"
-        yield key, Named(f"after epoch {epoch} of {runs.get(run_id, run_id)}", page)
+        if checkpoint_id:
+            page = reverse("dashboards:checkpoint", args=[checkpoint_id])
+        yield key, Named(f"{kind}, of {runs.get(run_id, run_id)}", page)
+
+
+def _recoveries(ids: set[UUID]) -> Read:
+    for recovery in RecoveryEvent.objects.filter(pk__in=ids).select_related("run"):
+        page = f"{reverse('dashboards:recovery')}?run={recovery.run_id}"
+        yield recovery.pk, Named(f"of {recovery.run.name}", page)
+
+
+def _run_names(ids: set[UUID]) -> dict[UUID, str]:
+    return dict(TrainingRun.objects.filter(pk__in=ids).values_list("pk", "name"))
 
 
 READERS = {
@@ -242,6 +275,9 @@ READERS = {
     "cache_plan": _cache_plans,
     "seed": _seeds,
     "checkpoint": _checkpoints,
+    "checkpoint_policy": _checkpoint_policies,
+    "checkpoint_job": _checkpoint_jobs,
+    "recovery": _recoveries,
 }
 
 

@@ -23,10 +23,12 @@ for reading in (
     numbers.points,
     numbers.scaled,
     numbers.size,
+    numbers.signed_size,
     numbers.plain,
     numbers.nats,
     numbers.fixed,
     numbers.latency,
+    numbers.seconds,
     numbers.duration,
 ):
     register.filter(reading.__name__, reading)
@@ -36,6 +38,7 @@ RAIL: tuple[tuple[str, str, str, Scope], ...] = (
     ("Library", "dashboards:library", "/library", Scope.LIBRARY_READ),
     ("Cache", "dashboards:cache", "/cache", Scope.LIBRARY_READ),
     ("Checkpoints", "dashboards:checkpoints", "/checkpoints", Scope.RUNS_READ),
+    ("Recovery", "dashboards:recovery", "/recovery", Scope.RUNS_READ),
     ("Fleet", "dashboards:fleet", "/fleet", Scope.RUNS_READ),
     ("Audit", "dashboards:audit", "/audit", Scope.AUDIT_READ),
 )
