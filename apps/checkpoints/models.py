@@ -115,7 +115,7 @@ class Pack(WorkspaceOwned):
     """Since then no object of it is needed: its files go after a grace."""
 
     class Meta:
-        ordering = ["-id"]
+        ordering = ["-created_at"]
 
     def __str__(self) -> str:
         return f"pack …{str(self.pk)[-6:]}"

@@ -4,6 +4,7 @@ components = restoring.load(manifest, Places.of(workspace_id, manifest))
 """
 
 from collections.abc import Collection
+from functools import partial
 from typing import Self
 from uuid import UUID
 
@@ -17,8 +18,8 @@ from apps.checkpoints.store.errors import CorruptCheckpoint
 from apps.checkpoints.store.folder import Folder
 from apps.checkpoints.store.index import Place
 from apps.checkpoints.store.manifests import Manifest
-from apps.checkpoints.store.packs import Entry, object_name
-from apps.core.objects import ShortObject, get, read_range
+from apps.checkpoints.store.packs import Entry, PackIndex, object_name, read_index
+from apps.core.objects import ShortObject, get, read_range, size
 
 ARCHIVE = "checkpoints"
 """The folder of the object storage in which packs and manifests are kept."""
@@ -63,9 +64,9 @@ class Places:
     With ``from_archive`` the archive is asked first, for what the folder has lost or spoilt.
     """
 
-    def __init__(self, known: dict[str, Place], copied: Collection[UUID], *, from_archive: bool) -> None:
+    def __init__(self, known: dict[str, Place], packs: dict[UUID, Pack], *, from_archive: bool) -> None:
         self._known = known
-        self._copied = copied
+        self._packs = packs
         self._from_archive = from_archive
         self._folder = folder()
 
@@ -78,8 +79,8 @@ class Places:
     def of_objects(cls, workspace_id: UUID, digests: Collection[str], *, from_archive: bool = False) -> Self:
         rows = StoredObject.objects.filter(workspace_id=workspace_id, digest__in=digests)
         known = {row.digest: place_of(row) for row in rows}
-        packs = Pack.objects.filter(pk__in={place.pack_id for place in known.values()}, copied_at__isnull=False)
-        return cls(known, set(packs.values_list("pk", flat=True)), from_archive=from_archive)
+        packs = Pack.objects.in_bulk({place.pack_id for place in known.values()})
+        return cls(known, packs, from_archive=from_archive)
 
     def place(self, digest: str) -> Place:
         """Raises CorruptCheckpoint: no row knows the object."""
@@ -94,11 +95,35 @@ class Places:
         Raises:
             CorruptCheckpoint: neither the folder nor the archive has it. STORAGE_FAULTS: one of them does not answer.
         """
-        is_copied = pack_id in self._copied
-        if is_copied and (self._from_archive or not self._folder.has_pack(pack_id)):
+        if self._is_read_from_archive(pack_id):
             return _read_archived(pack_id, start, into)
         with self._folder.open_pack(pack_id) as pack:
             return pack.read_into(start, into)
+
+    def check_indexes(self) -> None:
+        """What the packs say of themselves is what the rows say: else nobody could make the rows anew.
+
+        Raises:
+            CorruptCheckpoint. STORAGE_FAULTS: a place does not answer.
+        """
+        for pack in self._packs.values():
+            try:
+                digest = self._index_of(pack.pk).digest
+            except CorruptCheckpoint as error:
+                raise CorruptCheckpoint(error.message, part=error.part, pack_id=pack.pk) from error
+            if digest != pack.digest:
+                raise CorruptCheckpoint("It is not the one that was written.", part="pack index", pack_id=pack.pk)
+
+    def _index_of(self, pack_id: UUID) -> PackIndex:
+        if self._is_read_from_archive(pack_id):
+            storage, name = archive(), pack_name(pack_id)
+            return read_index(partial(read_range, storage, name), size(storage, name), pack_id)
+        with self._folder.open_pack(pack_id) as pack:
+            return read_index(pack.read, pack.size, pack_id)
+
+    def _is_read_from_archive(self, pack_id: UUID) -> bool:
+        is_copied = self._packs[pack_id].copied_at is not None
+        return is_copied and (self._from_archive or not self._folder.has_pack(pack_id))
 
 
 def _read_archived(pack_id: UUID, start: int, into: memoryview) -> int:

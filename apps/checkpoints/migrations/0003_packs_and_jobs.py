@@ -137,7 +137,7 @@ class Migration(migrations.Migration):
                 ("emptied_at", models.DateTimeField(editable=False, null=True)),
             ],
             options={
-                "ordering": ["-id"],
+                "ordering": ["-created_at"],
             },
         ),
         migrations.CreateModel(

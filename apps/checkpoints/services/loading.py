@@ -100,11 +100,15 @@ def verify(
     Raises:
         CorruptCheckpoint: it is QUARANTINED now. Unavailable: the storage does not answer. Conflict: it has no bytes.
     """
+
+    def check(manifest: Manifest, places: Places) -> restoring.Report:
+        places.check_indexes()
+        return restoring.verify(manifest, places, progress=progress)
+
     try:
-        _, found = _from_either_place(
-            checkpoint, lambda manifest, places: restoring.verify(manifest, places, progress=progress)
-        )
+        _, found = _from_either_place(checkpoint, check)
     except CorruptCheckpoint as error:
+        _mark_objects_of_broken_pack(error)
         quarantine(checkpoint=checkpoint, problem=str(error), actor=actor)
         raise
     report: restoring.Report = found
@@ -188,6 +192,12 @@ def quarantine(*, checkpoint: Checkpoint, problem: str, actor: Actor) -> None:
         fresh = Checkpoint.objects.select_for_update(of=("self",)).get(pk=checkpoint.pk)
         if fresh.state == CheckpointState.COMMITTED:
             _move(fresh, CheckpointState.QUARANTINED, actor, problem, problem=problem)
+
+
+def _mark_objects_of_broken_pack(error: CorruptCheckpoint) -> None:
+    """A pack whose index is broken gives its objects as long as the rows are there, and not a day longer."""
+    if error.pack_id is not None and error.digest is None:
+        StoredObject.objects.filter(pack_id=error.pack_id, broken_at=None).update(broken_at=timezone.now())
 
 
 def _mark_broken_objects(checkpoint: Checkpoint) -> None:

@@ -10,12 +10,14 @@ the guard and COMMITTED. A crash anywhere leaves the previous checkpoint the lat
 """
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import structlog
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
 
 from apps.audit import services as audit
 from apps.audit.transitions import move
@@ -23,9 +25,11 @@ from apps.audit.watched import image
 from apps.checkpoints import places
 from apps.checkpoints.lifecycle import CHECKPOINT_LIFECYCLE, CheckpointState
 from apps.checkpoints.models import Checkpoint, Pack, SaveReason
+from apps.checkpoints.selectors import latest_id
 from apps.checkpoints.services.rows import add_objects, add_references, row_of
-from apps.checkpoints.store.index import Place
-from apps.checkpoints.store.saving import Handle, Meta, Saved, Saver
+from apps.checkpoints.store.index import Place, Saved
+from apps.checkpoints.store.manifests import Manifest
+from apps.checkpoints.store.saving import Handle, Meta, Saver
 from apps.core.actors import Actor
 from apps.core.errors import LeaseLost, Unavailable
 from apps.core.ids import new_id
@@ -38,19 +42,27 @@ COPY_TASK = "apps.checkpoints.tasks.copy_checkpoints"
 
 class RunSaver:
     """Saves one run for one holder of its lease. ``guard`` runs inside the committing transaction, and raises LeaseLost
-    when the caller has lost the run."""
+    when the caller has lost the run. Not in the ``background``: ``save`` returns when it is stored, or known not to be."""
 
     def __init__(
-        self, *, run_id: UUID, workspace_id: UUID, fencing_token: int, guard: Callable[[], None], actor: Actor
+        self,
+        *,
+        run_id: UUID,
+        workspace_id: UUID,
+        fencing_token: int,
+        guard: Callable[[], None],
+        actor: Actor,
+        background: bool = True,
     ) -> None:
-        self._rows = _Rows(workspace_id, guard, actor)
-        self._ids = {"run_id": run_id, "workspace_id": workspace_id, "fencing_token": fencing_token}
+        self._rows = RunRows(run_id, workspace_id, guard, actor)
+        self._of_run = Meta(run_id=run_id, workspace_id=workspace_id, fencing_token=fencing_token)
         self._saver = Saver(
             places.folder(),
             self._rows,
             on_begin=self._rows.stage,
             on_failure=self._rows.give_up,
-            on_end=_close_connection,
+            on_end=_close_connection if background else None,
+            background=background,
         )
         self._newest: Handle | None = None
 
@@ -81,9 +93,11 @@ class RunSaver:
             tensors, arrays and JSON types.
         """
         self._raise_if_lost()
-        meta = Meta(
-            **self._ids,
+        meta = replace(
+            self._of_run,
             id=new_id(),
+            created_at=timezone.now().isoformat(),
+            parent_id=self._rows.latest,
             epoch=epoch,
             step=step,
             reason=reason.value,
@@ -120,15 +134,16 @@ class RunSaver:
             raise self._rows.lost
 
 
-class _Rows:
-    """``Index`` over the tables; called by the thread of the saver."""
+class RunRows:
+    """``Index`` over the tables, for one holder of a run's lease; called by the thread of the saver."""
 
-    def __init__(self, workspace_id: UUID, guard: Callable[[], None], actor: Actor) -> None:
+    def __init__(self, run_id: UUID, workspace_id: UUID, guard: Callable[[], None], actor: Actor) -> None:
         self._workspace_id = workspace_id
         self._guard = guard
         self._actor = actor
         self._store_id = places.folder().identity
         self.lost: LeaseLost | None = None
+        self.latest = latest_id(run_id)
 
     def find(self, digests: Collection[str]) -> dict[str, Place]:
         rows = places.reachable_objects(self._workspace_id, digests, self._store_id)
@@ -152,9 +167,13 @@ class _Rows:
         checkpoint.save(force_insert=True)
         audit.record(type="checkpoint.staged", subject=checkpoint, actor=self._actor, after=image(checkpoint))
 
-    @transaction.atomic
     def commit(self, saved: Saved) -> None:
         """Make a stored state the run's latest. Raises LeaseLost, MissingObjects, DatabaseError."""
+        with transaction.atomic():
+            self._commit(saved)
+        self.latest = saved.manifest.id
+
+    def _commit(self, saved: Saved) -> None:
         self._guard()
         for index in saved.packs:
             pack = Pack.objects.create(
@@ -181,7 +200,7 @@ class _Rows:
                     for name in ("parent_id", "format", "digest", "size", "metrics", "fingerprint")
                 },
                 "environment": row.environment,
-                "components": row.components,
+                "components": _sizes(saved),
                 "stored_bytes": saved.new_bytes,
                 "shared_bytes": saved.shared_bytes,
                 "stall_seconds": saved.seconds.get("stall"),
@@ -224,6 +243,20 @@ class _Rows:
                 outcome="failure",
                 payload={"checkpoint": meta.id, "step": meta.step},
             )
+
+
+def _sizes(saved: Saved) -> dict[str, dict[str, int]]:
+    """Component -> its tensors, their raw bytes, and those of them that were not stored before."""
+    new = {entry.digest for pack in saved.packs for entry in pack.entries}
+    return {
+        name: {**sizes, "stored": _bytes_in(saved.manifest, name, new)}
+        for name, sizes in saved.manifest.sizes().items()
+    }
+
+
+def _bytes_in(manifest: Manifest, component: str, digests: Collection[str]) -> int:
+    parts = {part for leaf in manifest.components[component].leaves for part in leaf.parts}
+    return sum(length for digest, _, length in parts if digest in digests)
 
 
 def _close_connection() -> None:
