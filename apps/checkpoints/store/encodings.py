@@ -113,7 +113,7 @@ def _blosc2_encode(data: Buffer, itemsize: int) -> bytes:
 
 
 def _typesize(size: int, itemsize: int) -> int:
-    """blosc2 4.14 loses the end of a single block that is not a whole number of items: such bytes are no items to it."""
+    """blosc2 4.14 loses the end of a single block that is no whole number of items: give it such bytes as bytes."""
     return itemsize if size % itemsize == 0 else 1
 
 
