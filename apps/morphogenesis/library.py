@@ -97,9 +97,10 @@ class InMemoryCheckpoints:
     def due(self) -> str:
         return self._due
 
-    def save(self, snapshot: Snapshot, reason: str) -> None:
+    def save(self, snapshot: Snapshot, reason: str) -> bool:
         components = copied(dict(snapshot.components), keep=snapshot.frozen)
         self.saved.append(dataclasses.replace(snapshot, components=components))
+        return True
 
     def settle(self) -> bool:
         return True

@@ -103,8 +103,10 @@ class CheckpointSink(Protocol):
     def due(self) -> str:
         """Why a snapshot should be taken now, or "". Asked after each step: it must cost microseconds."""
 
-    def save(self, snapshot: Snapshot, reason: str) -> None:
-        """Take a snapshot; it need not be durable yet. Raises RunInterrupted when the lease is lost."""
+    def save(self, snapshot: Snapshot, reason: str) -> bool:
+        """Take a snapshot; it need not be durable yet. False: it was not taken, since another is being stored.
+
+        Raises RunInterrupted when the lease is lost."""
 
     def settle(self) -> bool:
         """Wait until the newest snapshot is durable. False: it could not be stored, and the run trains on meanwhile."""

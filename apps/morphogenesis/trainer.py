@@ -125,9 +125,18 @@ class Trainer:
     @property
     def host(self) -> Host:
         """The network as the last ``run`` left it. Raises RuntimeError before the first."""
+        return self._last.learner.host
+
+    @property
+    def weights_digest(self) -> str:
+        """Of the network as the last ``run`` left it (``Session.weights_digest``). Raises RuntimeError before that."""
+        return self._last.weights_digest()
+
+    @property
+    def _last(self) -> Session:
         if self._session is None:
             raise RuntimeError("the trainer has not run yet")
-        return self._session.learner.host
+        return self._session
 
     def run(self, until_epoch: int | None = None, *, until_step: int | None = None) -> Outcome:
         """Train until the run is complete, so many epochs or steps are done, or the control says otherwise.
@@ -210,8 +219,7 @@ class Trainer:
 
     def _save(self, session: Session, reason: str) -> None:
         """Save unless this very state was saved, or restored, already."""
-        if session.position != self._saved:
-            self._checkpoints.save(session.snapshot(), reason)
+        if session.position != self._saved and self._checkpoints.save(session.snapshot(), reason):
             self._saved = session.position
 
     def _step(self, session: Session) -> None:
@@ -266,8 +274,7 @@ class Trainer:
         session.turn_back()
 
     def _outcome(self, state: RunState, result: RunResult | None = None) -> Outcome:
-        assert self._session is not None
-        return Outcome(state=state, epoch=self._session.epoch, step=self._session.step, result=result)
+        return Outcome(state=state, epoch=self._last.epoch, step=self._last.step, result=result)
 
 
 @contextmanager

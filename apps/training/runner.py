@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,11 +18,7 @@ import structlog
 import torch
 from django.conf import settings as site_settings
 from django.db import DatabaseError, close_old_connections, connection
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
-from apps.checkpoints import services as checkpoints
-from apps.checkpoints.selectors import latest_epoch
 from apps.core.actors import WORKER
 from apps.core.errors import Conflict, InvalidTransition, LeaseLost, NotFound, Unavailable
 from apps.kernels.cache import CorruptKernel, KernelStore
@@ -35,14 +33,14 @@ from apps.morphogenesis.protocols import (
     KernelUnavailable,
     RunFailed,
     RunInterrupted,
-    Snapshot,
     TransitionRecord,
 )
 from apps.morphogenesis.settings import RunSettings
 from apps.morphogenesis.trainer import ENDS, Outcome, RunResult, Trainer
-from apps.training import services
+from apps.training import selectors, services
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
+from apps.training.run_checkpoints import RunCheckpoints
 
 log = structlog.get_logger(__name__)
 
@@ -88,42 +86,6 @@ class FrozenLibrary:
             raise KernelUnavailable(str(error)) from error
 
 
-class RunCheckpoints:
-    """``CheckpointSink``: safetensors and JSON behind ``apps.checkpoints.services``."""
-
-    def __init__(self, run: TrainingRun, fencing_token: int) -> None:
-        self._run = run
-        self._token = fencing_token
-
-    def save(self, snapshot: Snapshot) -> None:
-        tensors = {name: tensor.detach().contiguous() for name, tensor in snapshot.tensors.items()}
-        try:
-            checkpoints.save_snapshot(
-                run_id=self._run.pk,
-                workspace_id=self._run.workspace.pk,
-                fencing_token=self._token,
-                epoch=snapshot.epoch,
-                step=snapshot.step,
-                tensors=save_tensors(tensors),
-                state={"engine": snapshot.state, "epoch": snapshot.epoch, "step": snapshot.step},
-                actor=WORKER,
-                guard=lambda: services.mark_progress(run_id=self._run.pk, fencing_token=self._token),
-            )
-        except LeaseLost as error:
-            raise RunInterrupted(str(error)) from error
-
-    def latest(self) -> Snapshot | None:
-        stored = checkpoints.load_latest(run_id=self._run.pk, actor=WORKER)
-        if stored is None:
-            return None
-        return Snapshot(
-            epoch=stored.state["epoch"],
-            step=stored.state["step"],
-            tensors=load_tensors(stored.tensors),
-            state=stored.state["engine"],
-        )
-
-
 class RunJournal:
     """``TelemetrySink`` and ``DecisionLog``: each record is a fenced transaction."""
 
@@ -151,11 +113,15 @@ class RunJournal:
 
 
 class RemoteControl:
-    """``Control``: a thread keeps the lease alive and listens; ``poll`` reads one attribute."""
+    """``Control``: a thread keeps the lease alive and listens, for commands and for saves that people ask for.
 
-    def __init__(self, run_id: UUID, fencing_token: int) -> None:
+    ``poll`` reads one attribute.
+    """
+
+    def __init__(self, run_id: UUID, fencing_token: int, store: RunCheckpoints) -> None:
         self._run_id = run_id
         self._token = fencing_token
+        self._store = store
         self._command = Command.CONTINUE
         self._lost = ""
         self._done = threading.Event()
@@ -199,7 +165,9 @@ class RemoteControl:
         if beat:
             self._beat()
         else:
-            self._command = Command(TrainingRun.objects.values_list("command", flat=True).get(pk=self._run_id))
+            command, self._store.wanted = selectors.wishes_of(self._run_id)
+            self._command = Command(command)
+        self._store.tend()
 
     def _beat(self) -> None:
         self._command = Command(services.extend_lease(run_id=self._run_id, fencing_token=self._token))
@@ -212,8 +180,20 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
+        "processor": _processor(),
         "python": platform.python_version(),
     }
+
+
+@cache
+def _processor() -> str:
+    """The processor's name: two makes choose other instructions for the same product, and get other bits."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def train_segment(*, run_id: UUID, holder: str) -> None:
@@ -224,12 +204,12 @@ def train_segment(*, run_id: UUID, holder: str) -> None:
         return
     run, token = claimed
     try:
-        _train_claimed(run, token)
+        _train_claimed(run, token, holder)
     except (RunInterrupted, LeaseLost) as error:
         log.warning("run_interrupted", run=str(run_id), reason=str(error))
 
 
-def _train_claimed(run: TrainingRun, token: int) -> None:
+def _train_claimed(run: TrainingRun, token: int, holder: str) -> None:
     if run.command != Command.CONTINUE:  # asked for while the run waited between two segments
         _settle(run.pk, token, ENDS[Command(run.command)])
         return
@@ -242,8 +222,8 @@ def _train_claimed(run: TrainingRun, token: int) -> None:
         services.hand_over(run_id=run.pk, fencing_token=token, countdown=LIBRARY_RETRY_SECONDS)
         return
     try:
-        outcome = _train(run, token, library)
-    except RunInterrupted:
+        outcome = _train(run, token, holder, library)
+    except (RunInterrupted, LeaseLost):
         raise
     except (DatabaseError, Unavailable) as error:
         log.error("run_fault", run=str(run.pk), error=str(error))
@@ -265,13 +245,12 @@ def _fail(run_id: UUID, token: int, failure: str) -> None:
     )
 
 
-def _train(run: TrainingRun, token: int, library: Sequence[Mapping[str, Any]]) -> Outcome:
+def _train(run: TrainingRun, token: int, holder: str, library: Sequence[Mapping[str, Any]]) -> Outcome:
     torch.set_num_threads(site_settings.TORCH_THREADS)
     _note_environment(run)
-    store = RunCheckpoints(run, token)
     journal = RunJournal(run.pk, token)
-    until = latest_epoch(run.pk) + site_settings.SEGMENT_EPOCHS
-    with RemoteControl(run.pk, token) as control:
+    with RunCheckpoints(run, token, holder, environment()) as store, RemoteControl(run.pk, token, store) as control:
+        until = store.load() + site_settings.SEGMENT_EPOCHS
         trainer = Trainer(
             settings=RunSettings.from_mapping(run.settings),
             kernels=FrozenLibrary(library),
@@ -280,7 +259,11 @@ def _train(run: TrainingRun, token: int, library: Sequence[Mapping[str, Any]]) -
             decisions=journal,
             control=control,
         )
-        return trainer.run(until_epoch=until)
+        outcome = trainer.run(until_epoch=until)
+        store.resumed()
+        if outcome.state != "STOPPED":  # what is stopped for good may be lost; nothing else may
+            store.flush()
+        return outcome
 
 
 def _note_environment(run: TrainingRun) -> None:

@@ -2,8 +2,10 @@
 
 from uuid import UUID
 
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import Exists, OuterRef, QuerySet, Subquery
 
+from apps.checkpoints.lifecycle import JobState
+from apps.checkpoints.models import CheckpointJob, JobKind
 from apps.training.models import EpochMetric, Seed, TrainingRun
 
 
@@ -27,3 +29,10 @@ def seeds_of(run_id: UUID) -> QuerySet[Seed]:
 def control_of(run: TrainingRun) -> TrainingRun | None:
     """The static control of a grown run, if it has one."""
     return run.controls.order_by("-id").first()
+
+
+def wishes_of(run_id: UUID) -> tuple[str, bool]:
+    """What people want of a run that trains: the newest command, and whether somebody waits for a save."""
+    saves = CheckpointJob.objects.filter(run_id=OuterRef("pk"), kind=JobKind.CREATE, state=JobState.PENDING)
+    command, wanted = TrainingRun.objects.values_list("command", Exists(saves)).get(pk=run_id)
+    return str(command), bool(wanted)

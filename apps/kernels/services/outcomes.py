@@ -28,6 +28,8 @@ def hold_kernels(*, kernels: Iterable[Kernel], run_id: UUID) -> None:
         held = "SELECT FROM kernels_kernel WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE"
         cursor.execute(held, [[use.kernel_id for use in uses]])
     KernelUse.objects.bulk_create(uses, ignore_conflicts=True)
+    # A run that was over, and is set back to a checkpoint, needs them again.
+    KernelUse.objects.filter(run_id=run_id, kernel__in=[use.kernel_id for use in uses]).update(until=None)
 
 
 def release_kernels(*, run_id: UUID) -> None:

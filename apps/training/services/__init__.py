@@ -1,5 +1,5 @@
-"""Everything that writes runs, by who asks: people (``runs``), the worker that holds one (``leases``), its engine
-(``journal``) and clients that train in a loop of their own (``external``)."""
+"""Everything that writes runs, by who asks: people (``runs``, ``restoring``), the worker that holds one (``leases``,
+``recovery``), its engine (``journal``) and clients that train in a loop of their own (``external``)."""
 
 from apps.training.services.external import (
     external_events,
@@ -23,6 +23,12 @@ from apps.training.services.leases import (
     recover_orphans,
     verify_lease,
 )
+from apps.training.services.recovery import (
+    note_recovery,
+    open_recovery,
+    resume_recovery,
+)
+from apps.training.services.restoring import restore_run
 from apps.training.services.runs import (
     TRAIN_TASK,
     create_control,
@@ -52,12 +58,16 @@ __all__ = [
     "hand_over",
     "mark_progress",
     "move_run",
+    "note_recovery",
+    "open_recovery",
     "pause_run",
     "record_decision",
     "record_epoch",
     "record_outcome",
     "record_transition",
     "recover_orphans",
+    "restore_run",
+    "resume_recovery",
     "resume_run",
     "stop_run",
     "verify_lease",

@@ -25,7 +25,8 @@ from apps.kernels.services import hold_kernels
 from apps.morphogenesis.protocols import Command
 from apps.morphogenesis.settings import RunSettings
 from apps.training.lifecycle import RunState
-from apps.training.models import LibrarySource, RunKind, RunLease, TrainingRun
+from apps.training.models import LibrarySource, RecoveryCause, RunKind, RunLease, TrainingRun
+from apps.training.services.recovery import open_recovery, resume_recovery
 from apps.training.services.runs import TRAIN_TASK, create_control, ensure_library, move_run
 
 MAX_RECOVERIES = 5
@@ -65,6 +66,8 @@ def claim_run(*, run_id: UUID, holder: str, actor: Actor = WORKER) -> tuple[Trai
             reason=reasons[RunState(run.state)],
             payload={"holder": holder, "fencing_token": lease.fencing_token},
         )
+    if run.kind == RunKind.EXTERNAL:  # what the client does to come back is its own affair
+        resume_recovery(run_id=run_id, holder=holder, fencing_token=lease.fencing_token, actor=actor)
     return run, lease.fencing_token
 
 
@@ -212,14 +215,24 @@ def give_up_lease(*, run_id: UUID, fencing_token: int, why: str) -> None:
 
     Nothing happens to a run that another worker has taken over.
     """
-    given_up = RunLease.objects.filter(run_id=run_id, fencing_token=fencing_token).update(expires_at=timezone.now())
-    if not given_up:
+    lease = RunLease.objects.select_for_update().filter(run_id=run_id, fencing_token=fencing_token).first()
+    if lease is None:
         return
+    RunLease.objects.filter(pk=lease.pk).update(expires_at=timezone.now())
     run = TrainingRun.objects.select_for_update(of=("self",)).get(pk=run_id)
     before = image(run)
     run.failure = why
     run.save(update_fields={"failure"})
     audit.record(type="run.faulted", subject=run, actor=WORKER, reason=why, before=before, after=image(run))
+    if run.state == RunState.RUNNING:
+        open_recovery(
+            run=run,
+            cause=RecoveryCause.FAULT,
+            actor=WORKER,
+            reason=why,
+            silent_since=lease.heartbeat_at,
+            lost_holder=lease.holder,
+        )
 
 
 def mark_progress(*, run_id: UUID, fencing_token: int) -> None:
@@ -227,6 +240,24 @@ def mark_progress(*, run_id: UUID, fencing_token: int) -> None:
     lease = verify_lease(run_id=run_id, fencing_token=fencing_token)
     if lease.recoveries:
         RunLease.objects.filter(pk=lease.pk).update(recoveries=0)
+    if lease.run.resume_from is not None:
+        _forget_the_restore(run_id)
+
+
+def _forget_the_restore(run_id: UUID) -> None:
+    """The run has been set back and has saved since: its next start goes from the newest checkpoint again."""
+    run = TrainingRun.objects.select_for_update(of=("self",)).get(pk=run_id)
+    before = image(run)
+    run.resume_from = None
+    run.save(update_fields={"resume_from"})
+    audit.record(
+        type="run.recovered",
+        subject=run,
+        actor=WORKER,
+        reason="it has a checkpoint since it was set back",
+        before=before,
+        after=image(run),
+    )
 
 
 def recover_orphans() -> list[UUID]:
@@ -254,7 +285,7 @@ def _recover(run_id: UUID) -> bool:
         return False
     if lease.holder == "" and lease.run.kind != RunKind.EXTERNAL:
         return _queue_again(lease)
-    silent_since = lease.heartbeat_at
+    silent_since, lost_holder = lease.heartbeat_at, lease.holder
     lease.fencing_token = F("fencing_token") + 1
     lease.holder = ""
     lease.expires_at = None
@@ -268,6 +299,13 @@ def _recover(run_id: UUID) -> bool:
         payload={"silent_since": silent_since, "recoveries": lease.recoveries},
     )
     audit.record(type="run.recovered", subject=run, actor=SYSTEM, reason="lease expired")
+    open_recovery(
+        run=run,
+        cause=RecoveryCause.LEASE,
+        reason="the worker shows no sign of life",
+        silent_since=silent_since,
+        lost_holder=lost_holder,
+    )
     if lease.recoveries > MAX_RECOVERIES:
         failure = f"the worker was lost {lease.recoveries} times without a new checkpoint in between"
         failure += f"; the last fault: {run.failure}" if run.failure else ""

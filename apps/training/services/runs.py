@@ -22,6 +22,7 @@ from apps.morphogenesis.protocols import Command
 from apps.morphogenesis.settings import RunSettings, SettingsError
 from apps.training.lifecycle import FINAL_RUN_STATES, RUN_LIFECYCLE, RunState
 from apps.training.models import LibrarySource, RunKind, RunLease, TrainingRun
+from apps.training.services.recovery import end_recovery
 
 TRAIN_TASK = "apps.training.tasks.train_segment"
 MAX_EPOCHS_OF_EXTERNAL = 1_000_000
@@ -245,7 +246,7 @@ def move_run(
     if to in FINAL_RUN_STATES:
         changes["ended_at"] = timezone.now()
         release_kernels(run_id=run.pk)
-    return move(
+    moved = move(
         run,
         lifecycle=RUN_LIFECYCLE,
         to=to,
@@ -255,3 +256,6 @@ def move_run(
         changes=changes,
         payload=payload,
     )
+    if to in FINAL_RUN_STATES or to == RunState.PAUSED:
+        end_recovery(run=moved, to=to, actor=actor, reason=reason)
+    return moved

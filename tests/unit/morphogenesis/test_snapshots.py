@@ -175,21 +175,23 @@ def test_a_component_that_is_not_there_is_refused() -> None:
 class Sink(InMemoryCheckpoints):
     """Tells why it was given each snapshot; asks for one at some steps, and can be out of order."""
 
-    def __init__(self, *, due: dict[int, str] | None = None, unsettled: int = 0) -> None:
+    def __init__(self, *, due: dict[int, str] | None = None, unsettled: int = 0, busy: bool = False) -> None:
         super().__init__()
         self.reasons: list[tuple[int, str]] = []
-        self.refused = 0
         self._at = due or {}
         self._asked = 0
         self._unsettled = unsettled
+        self._busy = busy
 
     def due(self) -> str:
         self._asked += 1
         return self._at.get(self._asked, "")
 
-    def save(self, snapshot: Snapshot, reason: str) -> None:
-        super().save(snapshot, reason)
+    def save(self, snapshot: Snapshot, reason: str) -> bool:
+        if reason == "epoch" and self._busy:
+            return False
         self.reasons.append((snapshot.step, reason))
+        return super().save(snapshot, reason)
 
     def settle(self) -> bool:
         self._unsettled -= 1
@@ -213,6 +215,12 @@ def test_it_saves_no_state_twice() -> None:
     run(until_epoch=2)
     run(control=CommandAt(Command.PAUSE, 1))
     assert sink.reasons == [(12, "epoch")]
+
+
+def test_what_the_sink_was_too_busy_to_take_is_saved_at_the_end() -> None:
+    sink = Sink(busy=True)
+    plain(sink, snapshot_epochs=1)(until_epoch=2)
+    assert sink.reasons == [(12, "end")]
 
 
 def test_it_stops_at_a_step_inside_an_epoch() -> None:
