@@ -150,14 +150,14 @@ def test_a_checkpoint_that_is_right_again_is_taken_back() -> None:
 
 
 def test_what_is_not_kept_cannot_be_loaded() -> None:
-    expired: Checkpoint = CheckpointFactory(state=CheckpointState.EXPIRED)
+    expired: Checkpoint = CheckpointFactory.create(state=CheckpointState.EXPIRED)
 
     with pytest.raises(Conflict, match="EXPIRED"):
         services.load(checkpoint=expired)
 
 
 def test_a_run_from_before_this_format_begins_anew_and_is_told_why() -> None:
-    old: Checkpoint = CheckpointFactory(format="safetensors+json/1")
+    old: Checkpoint = CheckpointFactory.create(format="safetensors+json/1")
 
     assert services.load_latest(run_id=old.run_id, actor=WORKER) is None
 

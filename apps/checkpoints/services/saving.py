@@ -41,8 +41,11 @@ COPY_TASK = "apps.checkpoints.tasks.copy_checkpoints"
 
 
 class RunSaver:
-    """Saves one run for one holder of its lease. ``guard`` runs inside the committing transaction, and raises LeaseLost
-    when the caller has lost the run. Not in the ``background``: ``save`` returns when it is stored, or known not to be."""
+    """Saves one run for one holder of its lease.
+
+    ``guard`` runs inside the committing transaction, and raises LeaseLost when the caller has lost the run. Not in the
+    ``background``: ``save`` returns when it is stored, or known not to be.
+    """
 
     def __init__(
         self,
