@@ -114,7 +114,7 @@ class Folder:
         """The bytes of a manifest, not verified yet. Raises CorruptCheckpoint where there is none, OSError."""
         try:
             with self.manifest_path(manifest_id).open("rb") as file:
-                return file.read(MAX_BYTES + 1)
+                return file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES) + 1)
         except FileNotFoundError:
             self._refuse_to_be_gone()
             raise CorruptCheckpoint(f"The file of {manifest_id} is gone.", part="manifest") from None

@@ -7,7 +7,7 @@ decoded straight into the tensor that they belong to, and compared with the dige
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -171,14 +171,13 @@ class _Reading:
     def run(self, progress: Progress | None) -> Report:
         total, done = sum(place.entry.raw_size for place in self.places), 0
         with ThreadPoolExecutor(encodings.THREADS, thread_name_prefix="restore") as pool:
-            futures: list[Future[int]] = [pool.submit(self.read, run) for run in self.runs()]
             try:
-                for future in as_completed(futures):
-                    done += future.result()
+                for size in pool.map(self.read, self.runs()):
+                    done += size
                     if progress is not None:
                         progress(done, total)
             except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
                 raise
         return Report(len(self.places), total)
 

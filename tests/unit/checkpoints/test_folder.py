@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
@@ -59,6 +60,15 @@ def test_what_was_written_is_read_back(folder: Folder) -> None:
     assert folder.read_manifest(CHECKPOINT_ID) == MANIFEST.to_bytes()
     assert (folder.packs(), folder.manifests()) == ([PACK_ID], [CHECKPOINT_ID])
     assert folder.size() == len(PACK) + len(MANIFEST.to_bytes())
+
+
+def test_a_small_manifest_costs_little_memory(folder: Folder) -> None:
+    folder.write_manifest(CHECKPOINT_ID, b"small")
+    tracemalloc.start()
+    folder.read_manifest(CHECKPOINT_ID)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_a_read_past_the_end_gives_what_there_is(folder: Folder) -> None:
