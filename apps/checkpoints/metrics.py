@@ -34,7 +34,9 @@ def saves() -> Iterable[Metric]:
     """Two counters, in one query: rows of checkpoints are never deleted."""
     failed = Q(state=CheckpointState.ABANDONED)
     done = ~failed & ~Q(state=CheckpointState.STAGING)
-    rows = Checkpoint.objects.values_list("reason").annotate(Count("pk", filter=done), Count("pk", filter=failed))
+    rows = Checkpoint.objects.values_list("reason").annotate(
+        done=Count("pk", filter=done), failed=Count("pk", filter=failed)
+    )
     counts = {reason: (ok, bad) for reason, ok, bad in rows.order_by()}
     saved = CounterMetricFamily("esper_checkpoint_saves", "Checkpoints that were stored.", labels=["reason"])
     failures = CounterMetricFamily(

@@ -450,17 +450,6 @@ def test_a_blueprint_that_does_not_exist_is_not_found(client: Client) -> None:
     assert client.get(f"/library/blueprints/{nothing}/diff").status_code == 404
 
 
-def test_checkpoints_can_be_narrowed_to_one_run(client: Client) -> None:
-    one = make_run(name="one", epochs=3, stories=())
-    make_run(name="other", epochs=3, stories=())
-
-    page = client.get(f"/checkpoints?run={one.pk}&after=nonsense").content.decode()
-
-    assert "Checkpoints of one" in page
-    assert page.count(f'href="/runs/{one.pk}"') == 3
-    assert "other" not in page
-
-
 def test_the_fleet_tells_which_part_is_silent_and_who_trains_what(client: Client) -> None:
     make_run(name="in-training", state=RunState.RUNNING, done=2)
 

@@ -29,7 +29,7 @@ def make_checkpoints(
         objects = [*shared, *own]
         is_first = number == 1
         new = objects if is_first else own
-        checkpoint = CheckpointFactory(
+        checkpoint: Any = CheckpointFactory(
             run_id=run.pk,
             epoch=number * every // 40,
             step=number * every,

@@ -134,5 +134,10 @@ def totals(run_id: UUID | None = None) -> Totals:
     )
 
 
+def recoveries_of(run: TrainingRun) -> list[RecoveryEvent]:
+    """The newest of a run. One query."""
+    return list(run.recoveries.select_related("checkpoint").order_by("-id")[:PAGE_SIZE])
+
+
 def run_of(run_id: UUID) -> TrainingRun | None:
     return TrainingRun.objects.only("name").filter(pk=run_id).first()

@@ -14,7 +14,7 @@ from apps.core.errors import ServiceError
 from apps.dashboards import health
 from apps.dashboards.access import is_fragment, page, viewer
 from apps.dashboards.charts import CHARTS
-from apps.dashboards.selectors import live, story
+from apps.dashboards.selectors import live, recovery, story
 from apps.dashboards.stages import SEED_LOOKS
 from apps.morphogenesis.protocols import Command
 from apps.training import services
@@ -119,6 +119,7 @@ def panels_of(request: HttpRequest, run: TrainingRun) -> dict[str, Any]:
         "decisions_left_out": decisions_left_out,
         "checkpoints": checkpoints,
         "checkpoint_count": checkpoint_count,
+        "recoveries": recovery.recoveries_of(run),
         "comparison": story.comparison_of(run),
         "has_lanes": bool(ledger) or bool(live.sites_of(run)),
         "may_audit": viewer(request).has_scope(Scope.AUDIT_READ),
