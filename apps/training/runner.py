@@ -176,7 +176,7 @@ class RemoteControl:
 def environment() -> dict[str, Any]:
     """What bit-exactness depends on besides the settings: the same values on one machine give the same digests."""
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
