@@ -30,8 +30,10 @@ from apps.audit.verifier import Checkpoint as NoteOfCheckpoint
 from apps.blueprints import services as blueprints
 from apps.blueprints.lifecycle import VersionState
 from apps.checkpoints import services as checkpoints
-from apps.checkpoints.lifecycle import CheckpointState
-from apps.checkpoints.models import Checkpoint
+from apps.checkpoints.lifecycle import CheckpointState, JobState
+from apps.checkpoints.models import Checkpoint, CheckpointJob, JobKind
+from apps.checkpoints.services import jobs, pinning, uploads
+from apps.checkpoints.store.packs import digest_of
 from apps.core.actors import SYSTEM, Actor
 from apps.core.ids import new_id
 from apps.core.lineage import LineageKind
@@ -54,11 +56,14 @@ from apps.morphogenesis.settings import RunSettings
 from apps.training import services as training
 from apps.training.lifecycle import RunState
 from apps.training.models import RunKind, RunLease, TrainingRun
+from apps.training.services import uploads as run_uploads
+from tests.support.checkpoints import save
 from tests.support.factories import (
     PASSWORD,
     BlueprintFactory,
     BlueprintVersionFactory,
     CheckpointFactory,
+    CheckpointJobFactory,
     KernelFactory,
     RunFactory,
     SeedFactory,
@@ -105,6 +110,13 @@ EXEMPT = {
     "training.verify_lease": "locks a lease, changes nothing",
     "training.hand_over": "the lease between two segments is a sign of life, outside the net",
     "training.mark_progress": "the lease is a sign of life, outside the net",
+    "checkpoints.register": "tells the process how work is done",
+    "checkpoints.beat": "progress is a sign of life, outside the net",
+    "checkpoints.begin_upload": "stages what no row knows of until its commit",
+    "checkpoints.put_object": "stages what no row knows of until its commit",
+    "checkpoints.collect_uploads": "removes what no row knows of",
+    "training.begin_checkpoint_upload": "stages what no row knows of until its commit",
+    "training.send_checkpoint_object": "stages what no row knows of until its commit",
 }
 
 
@@ -829,3 +841,109 @@ def _(actor: Actor) -> Arranged:
 def _(actor: Actor) -> Arranged:
     run = RunFactory(kind=RunKind.EXTERNAL, state=RunState.RUNNING)
     return lambda: training.external_finish(run=run, fencing_token=0, state="COMPLETED", actor=actor), run
+
+
+# --- checkpoints: work, pins, and what clients send
+
+
+def checkpoint_job(state: str = JobState.PENDING, kind: str = JobKind.VERIFY, **values: Any) -> CheckpointJob:
+    return CheckpointJobFactory(state=state, kind=kind, checkpoint=save(), **values)
+
+
+@case("checkpoints.request_job", "checkpoint_job.requested")
+def _(actor: Actor) -> Arranged:
+    checkpoint = CheckpointFactory()
+    return (
+        lambda: jobs.request_job(kind=JobKind.VERIFY, checkpoint=checkpoint, actor=actor),
+        lambda job: job,
+    )
+
+
+@case("checkpoints.cancel_job", "checkpoint_job.transition")
+def _(actor: Actor) -> Arranged:
+    job = CheckpointJobFactory()
+    return lambda: jobs.cancel_job(job=job, actor=actor), job
+
+
+@case("checkpoints.start_job", "checkpoint_job.transition")
+def _(actor: Actor) -> Arranged:
+    job = CheckpointJobFactory()
+    return lambda: jobs.start_job(job, actor=actor), job
+
+
+@case("checkpoints.finish_job", "checkpoint_job.transition")
+def _(actor: Actor) -> Arranged:
+    job = CheckpointJobFactory(state=JobState.RUNNING)
+    return lambda: jobs.finish_job(job, result={"bytes": 1}, actor=actor), job
+
+
+@case("checkpoints.fail_job", "checkpoint_job.transition")
+def _(actor: Actor) -> Arranged:
+    job = CheckpointJobFactory(state=JobState.RUNNING)
+    return lambda: jobs.fail_job(job, "out of room", actor=actor), job
+
+
+@case("checkpoints.run_job", "checkpoint_job.transition")
+def _(actor: Actor) -> Arranged:
+    job = checkpoint_job()
+    return lambda: jobs.run_job(job_id=job.pk, actor=actor), job
+
+
+@case("checkpoints.continue_jobs", "checkpoint_job.transition")
+def _(actor: Actor) -> Arranged:
+    """A save of a run that is not there any more: nobody will do it."""
+    job = CheckpointJobFactory(kind=JobKind.CREATE, checkpoint=None)
+    CheckpointJob.objects.filter(pk=job.pk).update(updated_at=timezone.now() - timedelta(minutes=5))
+    return lambda: jobs.continue_jobs(actor=actor), job
+
+
+@case("checkpoints.pin", "checkpoint.pinned")
+def _(actor: Actor) -> Arranged:
+    checkpoint = CheckpointFactory()
+    return lambda: pinning.pin(checkpoint=checkpoint, actor=actor), checkpoint
+
+
+@case("checkpoints.unpin", "checkpoint.unpinned")
+def _(actor: Actor) -> Arranged:
+    checkpoint = CheckpointFactory(pinned=True)
+    return lambda: pinning.unpin(checkpoint=checkpoint, actor=actor), checkpoint
+
+
+ONE_NUMBER = bytes(4)
+
+
+def begun_upload(run: TrainingRun) -> Any:
+    """An upload of one tensor, all of which has been sent."""
+    digest = digest_of(ONE_NUMBER)
+    leaf = {"dtype": "float32", "shape": [1], "parts": [[digest, 0, 4]]}
+    document = {"epoch": 1, "step": 40, "components": {"net": {"tree": {"$leaf": 0}, "leaves": [leaf]}}}
+    begun = uploads.begin_upload(run_id=run.pk, workspace_id=run.workspace.pk, document=document)
+    uploads.put_object(run_id=run.pk, upload_id=begun.id, digest=digest, data=ONE_NUMBER)
+    return begun
+
+
+@case("checkpoints.commit_upload", "checkpoint.committed")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(kind=RunKind.EXTERNAL, state=RunState.RUNNING)
+    begun = begun_upload(run)
+    return (
+        lambda: uploads.commit_upload(
+            run_id=run.pk,
+            workspace_id=run.workspace.pk,
+            upload_id=begun.id,
+            fencing_token=0,
+            guard=lambda: None,
+            actor=actor,
+        ),
+        lambda checkpoint: checkpoint,
+    )
+
+
+@case("training.commit_checkpoint_upload", "checkpoint.committed")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(kind=RunKind.EXTERNAL, state=RunState.RUNNING)
+    begun = begun_upload(run)
+    return (
+        lambda: run_uploads.commit_checkpoint_upload(run=run, upload_id=begun.id, fencing_token=0, actor=actor),
+        lambda checkpoint: checkpoint,
+    )

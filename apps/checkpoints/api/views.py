@@ -25,7 +25,7 @@ from apps.checkpoints.services import jobs, pinning
 from apps.core.actors import actor_of
 from apps.core.api import ApiView, DetailView, ListView
 from apps.core.concurrency import content_etag
-from apps.core.errors import Invalid
+from apps.core.errors import Invalid, NotFound
 from apps.core.idempotency import idempotent
 from apps.core.operations import OperationSerializer, accepted
 from apps.kernels.api.serializers import Reason
@@ -44,9 +44,11 @@ class CheckpointListView(ListView):
     def post(self, request: Request) -> Response:
         """Save a run at the end of the step that it is at. A save that is under way already is answered again."""
         given = self.parse(NewCheckpoint)
-        job = jobs.request_job(
-            kind=JobKind.CREATE, run_id=given["run"], reason=given.get("reason", ""), actor=actor_of(request)
-        )
+        because = {"reason": given.get("reason", ""), "actor": actor_of(request)}
+        try:
+            job = jobs.request_job(kind=JobKind.CREATE, run_id=given["run"], **because)
+        except NotFound as error:
+            raise Invalid(error.detail, pointer="/run", code="not_found") from error
         return accepted(operation_of(job))
 
 
