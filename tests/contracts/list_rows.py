@@ -17,6 +17,7 @@ from apps.audit.models import AuditKey
 from apps.audit.services import request_report
 from apps.blueprints.models import Blueprint
 from apps.core.actors import SYSTEM
+from apps.core.ids import new_id
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import (
     AliasPeriod,
@@ -145,6 +146,9 @@ ROWS: dict[str, Make] = {
     "/api/v1/cache/plans": _cache_plan,
     "/api/v1/tag-keys": lambda world: TagKey.objects.create(name=f"tag_{next(_numbers)}", type=TagType.TEXT),
     "/api/v1/field-reports": lambda world: factories.FieldReportFactory(),
+    "/api/v1/checkpoints": lambda world: factories.CheckpointFactory(),
+    "/api/v1/checkpoint-policies": lambda world: factories.CheckpointPolicyFactory(run_id=new_id()),
+    "/api/v1/recoveries": lambda world: factories.RecoveryEventFactory(),
     "/api/v1/runs": _used_run,
     "/api/v1/runs/{id}/metrics": lambda world: factories.EpochMetricFactory(run=world.run),
     "/api/v1/runs/{id}/seeds": lambda world: factories.SeedFactory(run=world.run),

@@ -53,7 +53,8 @@ def admin_addresses() -> dict[str, Any]:
 
 def sent(client: Client, address: str, call: Call) -> Any:
     method, path = address.split(" ")
-    path = path.replace("{id}", str(call.id))
+    for key in call.id if isinstance(call.id, tuple) else [call.id] * path.count("{id}"):
+        path = path.replace("{id}", str(key), 1)
     headers = {}
     if path.startswith("/api/"):
         if call.needs_etag:

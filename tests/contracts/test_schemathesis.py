@@ -18,19 +18,23 @@ from schemathesis import checks
 from schemathesis.core.parameters import ParameterLocation
 
 from apps.accounts.roles import Role
+from apps.checkpoints.store.packs import digest_of
 from apps.core.actors import SYSTEM
 from apps.core.openapi import document
 from apps.kernels.lifecycle import KernelState
 from esper_site.wsgi import application
-from tests.contracts.audit_cases import cache_plan, declared_tag, retention_plan
+from tests.contracts.audit_cases import ONE_NUMBER, begun_upload, cache_plan, declared_tag, retention_plan
+from tests.support.checkpoints import save
 from tests.support.factories import (
     AuditEventFactory,
     BlueprintVersionFactory,
     CheckpointFactory,
+    CheckpointPolicyFactory,
     DecisionFactory,
     EpochMetricFactory,
     FieldReportFactory,
     KernelFactory,
+    RecoveryEventFactory,
     RunFactory,
     SeedFactory,
     TokenFactory,
@@ -74,22 +78,31 @@ class World:
             "operations": cache_plan(SYSTEM, applying=True).pk,
             "cache": cache_plan(SYSTEM).pk,
             "blueprints": self.version.blueprint_id,
+            "checkpoint-policies": CheckpointPolicyFactory().pk,
+            "recoveries": RecoveryEventFactory().pk,
             "decisions": DecisionFactory(run=self.run).pk,
             "kernels": self.kernel.pk,
             "plans": self.plan.pk,
             "policies": self.plan.policy_id,
             "runs": self.run.pk,
+            "checkpoints": CheckpointFactory(run_id=self.run.pk).pk,
             "seeds": self.seed.pk,
             "tag-keys": declared_tag(SYSTEM).pk,
             "tokens": TokenFactory(user=UserFactory()).id,
             "users": UserFactory().pk,
         }
-        EpochMetricFactory(run=self.run), CheckpointFactory(run_id=self.run.pk), FieldReportFactory(kernel=self.kernel)
+        EpochMetricFactory(run=self.run), FieldReportFactory(kernel=self.kernel)
 
     def real(self, path: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """``parameters`` with the ids of rows that exist."""
-        row = next((key for name, key in self.ids.items() if name in path.split("/")), "")
-        known = {"id": str(row), "number": 1}
+        steps = path.split("/")
+        row = next((key for name, key in self.ids.items() if name in steps), "")
+        known: dict[str, Any] = {"id": str(row), "number": 1}
+        if "uploads" in steps:
+            known |= {"upload": str(begun_upload(self.run).id), "digest": digest_of(ONE_NUMBER)}
+        elif {"manifest", "objects", "diff"} & set(steps):
+            saved = save(self.run.pk)
+            known |= {"id": str(saved.pk), "digest": next(iter(saved.references.all())).object.digest}
         return {name: known.get(name, value) for name, value in parameters.items()}
 
 

@@ -24,6 +24,7 @@ from apps.audit.models import AuditReport
 from apps.audit.watched import image
 from apps.blueprints.lifecycle import VersionState
 from apps.blueprints.models import BlueprintVersion
+from apps.checkpoints.models import Checkpoint, Location
 from apps.core.actors import SYSTEM
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import KernelChunk
@@ -32,6 +33,7 @@ from apps.training.lifecycle import RunState
 from apps.training.models import RunKind, TrainingRun
 from tests.contracts.audit_cases import (
     alias_of_a_kernel,
+    begun_upload,
     cache_plan,
     declared_tag,
     report_of_an_empty_trail,
@@ -42,6 +44,10 @@ from tests.support.factories import (
     PASSWORD,
     BlueprintFactory,
     BlueprintVersionFactory,
+    CheckpointFactory,
+    CheckpointJobFactory,
+    CheckpointPolicyFactory,
+    EpochMetricFactory,
     KernelFactory,
     RunFactory,
     TokenFactory,
@@ -59,7 +65,10 @@ class World:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What is sent. ``by`` is who the event names, where that is not the caller. ``needs_etag``: read it first."""
+    """What is sent. ``by`` is who the event names, where that is not the caller. ``needs_etag``: read it first.
+
+    ``id`` stands for each ``{id}`` of the path; a tuple of ids for one after another.
+    """
 
     id: Any = None
     body: Mapping[str, Any] = field(default_factory=dict)
@@ -78,6 +87,8 @@ WRITES: dict[str, Write] = {}
 
 EXEMPT = {
     "POST /api/v1/kernels/search": "reads: its filter is too large for an URL",
+    "POST /api/v1/runs/{id}/checkpoints/uploads": "stages what no row knows of until its commit",
+    "PUT /api/v1/runs/{id}/checkpoints/uploads/{id}/objects/sample": "stages what no row knows of until its commit",
     "POST /admin/logout/": "the session's end is an event through the signal that POST /logout tests",
     "POST /admin/login/": "leads to /login",
     "POST /admin/kernels/cacheoutbox/{id}/try_again/": "a queue: what its rows do when they are tried has its events",
@@ -343,6 +354,72 @@ def _(world: World) -> Call:
 def _(world: World) -> Call:
     run = RunFactory(kind=RunKind.EXTERNAL, state=RunState.RUNNING)
     return Call(id=run.pk, body={"fencing_token": 0, "state": "COMPLETED"})
+
+
+# --- API: checkpoints
+
+
+@write("POST /api/v1/checkpoints", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(body={"run": str(RunFactory(state=RunState.RUNNING).pk), "reason": "before the holiday"})
+
+
+@write("POST /api/v1/checkpoints/{id}/verify", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory().pk)
+
+
+@write("POST /api/v1/checkpoints/{id}/restore", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory(run_id=paused_run().pk).pk)
+
+
+@write("POST /api/v1/checkpoints/{id}/replay", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    run = RunFactory(state=RunState.PAUSED)
+    EpochMetricFactory(run=run, epoch=2, step=80)
+    return Call(id=CheckpointFactory(run_id=run.pk, step=40).pk, body={"step": 60})
+
+
+@write("POST /api/v1/checkpoints/{id}/archive", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory().pk)
+
+
+@write("POST /api/v1/checkpoints/{id}/recall", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory(location="ARCHIVED").pk)
+
+
+@write("POST /api/v1/checkpoints/{id}/pin", "checkpoint.pinned")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory().pk, body={"reason": "for the paper"})
+
+
+@write("POST /api/v1/checkpoints/{id}/unpin", "checkpoint.unpinned")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory(pinned=True).pk)
+
+
+@write("POST /api/v1/checkpoint-policies", "checkpoint_policy.created")
+def _(world: World) -> Call:
+    return Call(body={"keep_last": 5, "reason": "we have room"})
+
+
+@write("PATCH /api/v1/checkpoint-policies/{id}", "checkpoint_policy.changed")
+def _(world: World) -> Call:
+    return Call(id=CheckpointPolicyFactory().pk, body={"keep_days": 30}, needs_etag=True)
+
+
+@write("DELETE /api/v1/checkpoint-policies/{id}", "checkpoint_policy.removed")
+def _(world: World) -> Call:
+    return Call(id=CheckpointPolicyFactory().pk, needs_etag=True)
+
+
+@write("POST /api/v1/runs/{id}/checkpoints/uploads/{id}/commit", "checkpoint.committed")
+def _(world: World) -> Call:
+    run = RunFactory(kind=RunKind.EXTERNAL, state=RunState.RUNNING)
+    return Call(id=(run.pk, begun_upload(run).id), body={"fencing_token": 0})
 
 
 # --- Pages
@@ -675,3 +752,108 @@ def _(world: World) -> Call:
 
 def written_report() -> AuditReport:
     return audit.write_report(report=report_of_an_empty_trail(SYSTEM))
+
+
+# --- Checkpoints, on their pages and in the admin
+
+
+def paused_run_with_checkpoint(**values: Any) -> Checkpoint:
+    run = RunFactory(state=RunState.PAUSED)
+    EpochMetricFactory(run=run, epoch=2, step=80)
+    return CheckpointFactory(run_id=run.pk, **values)
+
+
+@write("POST /checkpoints/{id}/restore", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(id=paused_run_with_checkpoint().pk, body={"reason": "it went astray"})
+
+
+@write("POST /checkpoints/{id}/replay", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(id=paused_run_with_checkpoint().pk, body={"step": 60})
+
+
+@write("POST /checkpoints/{id}/verify", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory().pk)
+
+
+@write("POST /checkpoints/{id}/archive", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory().pk)
+
+
+@write("POST /checkpoints/{id}/recall", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory(location=Location.ARCHIVED).pk)
+
+
+@write("POST /checkpoints/{id}/pin", "checkpoint.pinned")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory().pk, body={"reason": "the paper needs it"})
+
+
+@write("POST /checkpoints/{id}/unpin", "checkpoint.unpinned")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory(pinned=True).pk)
+
+
+@write("POST /checkpoints/jobs/{id}/cancel", "checkpoint_job.transition")
+def _(world: World) -> Call:
+    return Call(id=CheckpointJobFactory().pk)
+
+
+@write("POST /runs/{id}/save", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(id=RunFactory(state=RunState.RUNNING).pk, body={"reason": "before the night"})
+
+
+@write("POST /admin/checkpoints/checkpoint/{id}/verify/", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory().pk, body=YES)
+
+
+@write("POST /admin/checkpoints/checkpoint/{id}/archive/", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory().pk, body=YES)
+
+
+@write("POST /admin/checkpoints/checkpoint/{id}/recall/", "checkpoint_job.requested")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory(location=Location.ARCHIVED).pk, body=YES)
+
+
+@write("POST /admin/checkpoints/checkpoint/{id}/pin/", "checkpoint.pinned")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory().pk, body=YES)
+
+
+@write("POST /admin/checkpoints/checkpoint/{id}/unpin/", "checkpoint.unpinned")
+def _(world: World) -> Call:
+    return Call(id=CheckpointFactory(pinned=True).pk, body=YES)
+
+
+@write("POST /admin/checkpoints/checkpointjob/{id}/cancel/", "checkpoint_job.transition")
+def _(world: World) -> Call:
+    return Call(id=CheckpointJobFactory().pk, body=YES)
+
+
+CHECKPOINT_POLICY = {
+    "schedule": "auto", "interval_seconds": 600, "keep_last": 5, "keep_days": 14, "keep_daily": 0, "keep_weekly": 4,
+    "keep_monthly": 0, "keep_best": 2, "best_metric": "validation_loss", "best_is_lowest": "on", "reason": "because",
+}  # fmt: skip
+
+
+@write("POST /admin/checkpoints/checkpointpolicy/add/", "checkpoint_policy.created")
+def _(world: World) -> Call:
+    return Call(body={**CHECKPOINT_POLICY, "run": str(RunFactory().pk)})
+
+
+@write("POST /admin/checkpoints/checkpointpolicy/{id}/change/", "checkpoint_policy.changed")
+def _(world: World) -> Call:
+    return Call(id=CheckpointPolicyFactory().pk, body=CHECKPOINT_POLICY)
+
+
+@write("POST /admin/checkpoints/checkpointpolicy/{id}/remove/", "checkpoint_policy.removed")
+def _(world: World) -> Call:
+    return Call(id=CheckpointPolicyFactory().pk, body=YES)
