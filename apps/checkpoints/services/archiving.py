@@ -23,6 +23,7 @@ from apps.audit.watched import image
 from apps.checkpoints import places
 from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint, Location, Pack, StoredObject
+from apps.checkpoints.services import loading
 from apps.checkpoints.store import crashpoints
 from apps.checkpoints.store.errors import CorruptCheckpoint
 from apps.checkpoints.store.folder import PackFile
@@ -78,8 +79,6 @@ def _set_aside_if_broken(checkpoint: Checkpoint) -> Iterator[None]:
     try:
         yield
     except CorruptCheckpoint:
-        from apps.checkpoints.services import loading  # leads to the codecs, which the web does without
-
         loading.verify(checkpoint=checkpoint, actor=SYSTEM)
         raise
 

@@ -92,6 +92,11 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
 def _check(policy: CheckpointPolicy) -> None:
     """Raises Invalid, naming the field."""
     try:
+        policy.clean_fields()
+        for name, (least, most) in BOUNDS.items():
+            value = getattr(policy, name)
+            if value is not None and not least <= value <= most:
+                raise Invalid(f"is between {least} and {most}", pointer=f"/{name}", code="out_of_range")
         policy.full_clean()
     except ValidationError as error:
         errors = [
@@ -100,7 +105,3 @@ def _check(policy: CheckpointPolicy) -> None:
             for message in messages
         ]
         raise Invalid(errors[0].detail, errors=errors) from None
-    for name, (least, most) in BOUNDS.items():
-        value = getattr(policy, name)
-        if value is not None and not least <= value <= most:
-            raise Invalid(f"is between {least} and {most}", pointer=f"/{name}", code="out_of_range")

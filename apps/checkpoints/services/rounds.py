@@ -20,6 +20,7 @@ from apps.checkpoints import places
 from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint, CheckpointPolicy, Location, Pack
 from apps.checkpoints.selectors import runs_under
+from apps.checkpoints.services import loading
 from apps.checkpoints.services.archiving import archive, copy, fetch_pack, told
 from apps.checkpoints.store.errors import CorruptCheckpoint
 from apps.core.actors import SYSTEM
@@ -141,8 +142,6 @@ def scrub(*, most_bytes: int = SCRUB_BYTES) -> Scrubbed:
     Raises:
         Unavailable: a storage does not answer; what was verified until then stays so.
     """
-    from apps.checkpoints.services import loading  # leads to the codecs, which the web does without
-
     scrubbed = Scrubbed()
     for checkpoint_id in _to_scrub():
         if scrubbed.bytes >= most_bytes:
