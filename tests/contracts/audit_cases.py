@@ -29,10 +29,12 @@ from apps.audit.verifier import EMPTY_ROOT
 from apps.audit.verifier import Checkpoint as NoteOfCheckpoint
 from apps.blueprints import services as blueprints
 from apps.blueprints.lifecycle import VersionState
+from apps.checkpoints import places
 from apps.checkpoints import services as checkpoints
 from apps.checkpoints.lifecycle import CheckpointState, JobState
-from apps.checkpoints.models import Checkpoint, CheckpointJob, JobKind
-from apps.checkpoints.services import jobs, pinning, uploads
+from apps.checkpoints.models import Checkpoint, CheckpointJob, JobKind, Location
+from apps.checkpoints.services import archiving, garbage, jobs, pinning, policies, rounds, uploads
+from apps.checkpoints.services.retention import expire_due
 from apps.checkpoints.store.packs import digest_of
 from apps.core.actors import SYSTEM, Actor
 from apps.core.ids import new_id
@@ -64,6 +66,7 @@ from tests.support.factories import (
     BlueprintVersionFactory,
     CheckpointFactory,
     CheckpointJobFactory,
+    CheckpointPolicyFactory,
     KernelFactory,
     RunFactory,
     SeedFactory,
@@ -115,6 +118,19 @@ EXEMPT = {
     "checkpoints.begin_upload": "stages what no row knows of until its commit",
     "checkpoints.put_object": "stages what no row knows of until its commit",
     "checkpoints.collect_uploads": "removes what no row knows of",
+    "checkpoints.collect_garbage": "objects and packs are how checkpoints are stored: outside the net",
+    "checkpoints.mark": "objects are how checkpoints are stored: outside the net",
+    "checkpoints.sweep": "objects are how checkpoints are stored: outside the net",
+    "checkpoints.release_objects": "the service that lets a checkpoint go tells of it",
+    "checkpoints.remove_manifests": "deletes files of checkpoints that have gone already",
+    "checkpoints.compact": "where objects lie is outside the net",
+    "checkpoints.note_broken": "objects are outside the net; the checkpoint is verified, which tells of it",
+    "checkpoints.copy": "a copy changes nothing of what the checkpoint is",
+    "checkpoints.put_pack": "where packs lie is outside the net",
+    "checkpoints.fetch_pack": "where packs lie is outside the net",
+    "checkpoints.told": "names what a storage did not do, for its callers",
+    "checkpoints.copy_due": "tells of trouble only (tests/integration/test_checkpoint_archive.py)",
+    "checkpoints.bring_back_needed": "where packs lie is outside the net",
     "training.begin_checkpoint_upload": "stages what no row knows of until its commit",
     "training.send_checkpoint_object": "stages what no row knows of until its commit",
 }
@@ -677,7 +693,62 @@ def _(actor: Actor) -> Arranged:
 def _(actor: Actor) -> Arranged:
     stale = CheckpointFactory(state=CheckpointState.STAGING)
     Checkpoint.objects.filter(pk=stale.pk).update(created_at=timezone.now() - timedelta(days=1))
-    return lambda: checkpoints.expire_abandoned(actor=actor), stale
+    return lambda: garbage.expire_abandoned(actor=actor), stale
+
+
+ONLY_THE_NEWEST = {"keep_last": 1, "keep_days": 0, "keep_best": 0}
+
+
+@case("checkpoints.expire_due", "checkpoint.transition")
+def _(actor: Actor) -> Arranged:
+    run_id = CheckpointPolicyFactory(run_id=new_id(), **ONLY_THE_NEWEST).run_id
+    oldest, _ = [CheckpointFactory(run_id=run_id, step=step) for step in (40, 80)]
+    return lambda: expire_due(run_id=run_id, actor=actor), oldest
+
+
+@case("checkpoints.archive", "checkpoint.moved")
+def _(actor: Actor) -> Arranged:
+    checkpoint = save()
+    return lambda: archiving.archive(checkpoint=checkpoint, actor=actor), checkpoint
+
+
+@case("checkpoints.recall", "checkpoint.moved")
+def _(actor: Actor) -> Arranged:
+    """One that was on its way to the object storage: its files are in the folder still."""
+    checkpoint = save()
+    Checkpoint.objects.filter(pk=checkpoint.pk).update(location=Location.UPLOADING)
+    return lambda: archiving.recall(checkpoint=checkpoint, actor=actor), checkpoint
+
+
+@case("checkpoints.archive_due", "checkpoint.moved", by="system")
+def _(actor: Actor) -> Arranged:
+    run_id = CheckpointPolicyFactory(run_id=new_id(), archive_after_hours=0).run_id
+    older, _ = save(run_id, 40), save(run_id, 80)
+    return rounds.archive_due, older
+
+
+@case("checkpoints.scrub", "checkpoint.transition", by="system")
+def _(actor: Actor) -> Arranged:
+    """One whose files are gone: it is set aside."""
+    broken = CheckpointFactory(store_id=places.folder().identity)
+    return rounds.scrub, broken
+
+
+@case("checkpoints.create_policy", "checkpoint_policy.created")
+def _(actor: Actor) -> Arranged:
+    return lambda: policies.create_policy(run_id=new_id(), keep_last=5, actor=actor), lambda policy: policy
+
+
+@case("checkpoints.change_policy", "checkpoint_policy.changed")
+def _(actor: Actor) -> Arranged:
+    policy = CheckpointPolicyFactory()
+    return lambda: policies.change_policy(policy=policy, keep_last=5, actor=actor), policy
+
+
+@case("checkpoints.remove_policy", "checkpoint_policy.removed")
+def _(actor: Actor) -> Arranged:
+    policy = CheckpointPolicyFactory()
+    return lambda: policies.remove_policy(policy=policy, actor=actor), policy
 
 
 # --- training: people

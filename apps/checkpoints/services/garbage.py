@@ -24,6 +24,7 @@ from apps.audit.transitions import move
 from apps.checkpoints import places
 from apps.checkpoints.lifecycle import CHECKPOINT_LIFECYCLE, CheckpointState
 from apps.checkpoints.models import Checkpoint, ObjectReference, Pack, StoredObject
+from apps.checkpoints.services.uploads import collect_uploads
 from apps.checkpoints.store import crashpoints
 from apps.checkpoints.store.errors import CorruptCheckpoint
 from apps.checkpoints.store.manifests import parse
@@ -55,6 +56,7 @@ class Collected:
     objects: int = 0
     packs: int = 0
     orphans: int = 0
+    uploads: int = 0
     bytes: int = 0
     """Of the files that were deleted."""
     problems: list[str] = field(default_factory=list)
@@ -76,13 +78,18 @@ def collect_garbage() -> Collected:
         collected.abandoned = expire_abandoned()
         collected.marked = mark()
         collected.objects = sweep()
-        for part in (_delete_emptied_packs, _collect_orphans):
+        for part in (_delete_emptied_packs, _collect_orphans, _collect_uploads):
             try:
                 part(collected)
             except (Unavailable, *STORAGE_FAULTS) as error:
                 collected.problems.append(str(error))
                 log.warning("checkpoint_garbage_left", error=str(error))
     return collected
+
+
+def _collect_uploads(collected: Collected) -> None:
+    """What clients began to send and never finished. Raises OSError."""
+    collected.uploads = collect_uploads()
 
 
 # --- Saves that never ended
