@@ -2,6 +2,16 @@
 
 Nothing decoded is ever larger than its entry says, and no decoder of blosc2 sees a chunk whose header is not one that
 ``encode`` writes: the library trusts the header for the size of the buffer that it writes to.
+
+Measured on the AdamW state of a trained transformer (11 M parameters, fp32, 130 MB; one thread of an EPYC, MB per
+second of CPU), each stream of like bytes compressed by itself in blocks of 256 KiB (``ALWAYS_SPLIT``):
+
+    shuffle + zstd-1                 ratio 1.221   encode 487   decode 2081      (taken)
+    ... in blocks of 64 KiB / 1 MiB        1.215 / 1.221   310 / 424   1444 / 1659
+    ... all streams of a block at once     1.191   257   1452
+    bit shuffle + zstd-1                   1.201   484   2160
+    shuffle + lz4                          1.104   642   2527
+    shuffle + zstd-3                       1.219   163   1821
 """
 
 import functools
@@ -138,6 +148,11 @@ def _check_header(view: memoryview, raw_size: int, itemsize: int) -> None:
         raise _corrupt(f"blosc2 would make {raw:,} bytes of {stored:,}: {raw_size:,} of {len(view):,} are expected.")
     if not 0 < block <= raw_size or view[3] != _typesize(raw_size, itemsize):
         raise _corrupt("blosc2 would read it in other blocks or items than it was written in.")
+
+
+def prepare() -> None:
+    """Load the library now (a third of a second), not at the first save or restore."""
+    _blosc2()
 
 
 @functools.cache

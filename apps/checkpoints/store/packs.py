@@ -62,6 +62,11 @@ class Entry:
     def end(self) -> int:
         return self.offset + self.stored_size
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the stored bytes are the raw ones: one digest says all of them."""
+        return self.encoding is Encoding.RAW and self.digest == self.stored_digest
+
     def as_json(self) -> list[str | int]:
         return [
             self.digest,

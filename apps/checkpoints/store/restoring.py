@@ -207,7 +207,8 @@ class _Reading:
         targets = [target for target in self.targets[entry.digest] if target.view is not None]
         whole = next((target for target in targets if target.length == entry.raw_size), None)
         raw = self.buffer("raw", OBJECT_BYTES)[: entry.raw_size] if whole is None or whole.view is None else whole.view
-        check_stored(entry, stored)
+        if not entry.is_plain:
+            check_stored(entry, stored)
         encodings.decode(entry.encoding, stored, entry.raw_size, entry.itemsize, raw)
         check_raw(entry, raw)
         for target in targets:
