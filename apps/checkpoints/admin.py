@@ -5,6 +5,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateTimeFilter
@@ -214,7 +215,17 @@ POLICY_HELP = {
 }
 
 
-class PolicyForm(ReasonedForm):
+class BoundedForm(ReasonedForm):
+    """Says at the field what a number may be, before the database does."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in policies.BOUNDS.keys() & self.fields.keys():
+            least, most = policies.BOUNDS[name]
+            self.fields[name].validators += [MinValueValidator(least), MaxValueValidator(most)]
+
+
+class PolicyForm(BoundedForm):
     run = forms.UUIDField(
         required=False,
         widget=UnfoldAdminTextInputWidget,
@@ -233,7 +244,7 @@ class PolicyForm(ReasonedForm):
         return policies.create_policy(run_id=self.cleaned_data.get("run"), **settings, actor=self.actor)
 
 
-class PolicyChangeForm(ReasonedForm):
+class PolicyChangeForm(BoundedForm):
     class Meta:
         model = CheckpointPolicy
         fields = [*POLICY_FIELDS]

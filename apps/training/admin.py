@@ -97,7 +97,11 @@ STOP = Step(
 class TrainingRunAdmin(StepAdmin):
     read_scope, write_scope = Scope.RUNS_READ, Scope.RUNS_WRITE
     subject_type, page = "run", "dashboards:run"
-    neighbours = (("checkpoints.checkpoint", "run_id", "id"), ("kernels.fieldreport", "run_id", "id"))
+    neighbours = (
+        ("checkpoints.checkpoint", "run_id", "id"),
+        ("checkpoints.checkpointjob", "run_id", "id"),
+        ("kernels.fieldreport", "run_id", "id"),
+    )
     steps = {"resume": RESUME, "pause": PAUSE, "stop": STOP}
 
     list_display = [

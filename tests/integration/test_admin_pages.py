@@ -109,7 +109,9 @@ class TestNeighbours:
             "Seed transitions": 1,
             "Decisions": 1,
             "Epoch metrics": 1,
+            "Recovery events": 1,
             "Checkpoints": 1,
+            "Checkpoint jobs": 1,
             "Field reports": 1,
             "Audit events": None,
         }

@@ -25,6 +25,10 @@ WRITE = {
     ("training.trainingrun", "pause"): "runs:write",
     ("training.trainingrun", "resume"): "runs:write",
     ("training.trainingrun", "stop"): "runs:write",
+    **{("checkpoints.checkpoint", button): "runs:write" for button in ("verify", "pin", "unpin", "archive", "recall")},
+    ("checkpoints.checkpointpolicy", "add"): "runs:write",
+    ("checkpoints.checkpointpolicy", "remove"): "runs:write",
+    ("checkpoints.checkpointjob", "cancel"): "runs:write",
     **{
         ("kernels.kernel", button): "library:write"
         for button in (
@@ -50,7 +54,7 @@ WRITE = {
     ("accounts.apitoken", "revoke"): "accounts:manage",
 }
 """Everything in the admin that can lead to a write, beside the forms of rows."""
-EDITABLE = {"blueprints.blueprint", "kernels.retentionpolicy", "kernels.tagkey"}
+EDITABLE = {"blueprints.blueprint", "checkpoints.checkpointpolicy", "kernels.retentionpolicy", "kernels.tagkey"}
 SITE = {
     "index": 200,
     "search": 200,

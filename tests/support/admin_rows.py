@@ -12,6 +12,7 @@ from django.utils import timezone
 from apps.accounts.models import Workspace
 from apps.audit.services import record, request_report
 from apps.blueprints.models import VersionLineage
+from apps.checkpoints.models import CheckpointPolicy
 from apps.core.actors import SYSTEM
 from apps.core.lineage import LineageKind
 from apps.kernels.lifecycle import KernelState
@@ -26,6 +27,7 @@ def make_rows() -> dict[str, Model]:
     user = factories.UserFactory(role="operator")
     run = factories.RunFactory(state=RunState.RUNNING, owner=user)
     seed = factories.SeedFactory(run=run)
+    checkpoint = factories.CheckpointFactory(run_id=run.pk)
     kernel = factories.KernelFactory(state=KernelState.VALIDATED)
     alias = set_alias(kernel=kernel, name="candidate", actor=SYSTEM)
     policy = create_policy(name=f"unused-{kernel.pk}", unused_for_days=0, grace_days=0, max_share=1.0, actor=SYSTEM)
@@ -56,7 +58,11 @@ def make_rows() -> dict[str, Model]:
             digest=kernel.digest, score=2.0, scored_at=timezone.now(), reads=3, last_read_at=timezone.now()
         ),
         factories.FieldReportFactory(kernel=kernel, run_id=run.pk),
-        factories.CheckpointFactory(run_id=run.pk),
+        checkpoint,
+        factories.CheckpointJobFactory(checkpoint=checkpoint),
+        CheckpointPolicy.objects.first() or factories.CheckpointPolicyFactory(),
+        factories.PackFactory(),
+        factories.RecoveryEventFactory(run=run, checkpoint=checkpoint),
         run,
         seed.slot,
         seed,
