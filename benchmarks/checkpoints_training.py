@@ -28,7 +28,7 @@ class Size:
     @classmethod
     def of(cls, megabytes: float) -> "Size":
         """The transformer whose float32 state with moments is about as large."""
-        width = 384 if megabytes >= 64 else 128
+        width = 384 if megabytes >= 64 else 128 if megabytes >= 8 else 64
         return cls(width, max(3, round(megabytes * 1e6 / BYTES_PER_PARAMETER / (12 * width * width))))
 
 
@@ -65,7 +65,7 @@ class Training:
         self.model = Transformer(size)
         for parameter in self.model.parameters():
             parameter.data = parameter.data.to(DTYPES[precision])
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, fused=True)
         self._batches = _batches(seed)
 
     def step(self) -> float:
@@ -83,6 +83,11 @@ class Training:
     def state(self) -> dict[str, Any]:
         """The live tensors, not copies."""
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def nbytes(self) -> int:
+        """Of the weights and both moments, and the numbers of steps."""
+        moments = [value for values in self.optimizer.state.values() for value in values.values()]
+        return sum(tensor.nbytes for tensor in [*self.model.state_dict().values(), *moments])
 
     def load(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])

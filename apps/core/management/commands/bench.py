@@ -17,11 +17,12 @@ HELPERS = {
     *("audit_rows", "audit_writers", "database", "search_rows", "targets", "web_site"),
     *("cache_faults", "cache_kill_roles", "cache_kills", "cache_l1", "cache_policies", "cache_site", "cache_tiers"),
     *("cache_replay", "cache_trace_kinds", "cache_traces", "cache_workload"),
+    *("checkpoints_flips", "checkpoints_processes", "checkpoints_steps", "checkpoints_systems", "checkpoints_training"),
 }
 
 
-OF_THE_CACHE = ("trace", "capacity", "policy", "hits", "seeds")
-"""The options that only the area cache has."""
+OPTIONS = {"cache": ("trace", "capacity", "policy", "hits", "seeds"), "checkpoints": ("megabytes",)}
+"""Those that only one area has."""
 MOST_SEEDS = 100
 
 
@@ -76,18 +77,25 @@ class Command(BaseCommand):
             "--seeds", type=seeds, help="cache: of the traces that policies are compared on: 1001-1005, or 1,2,7"
         )
 
+        parser.add_argument(
+            "--megabytes", type=float, help="checkpoints: of the float32 state, at least 1 (default: 130)"
+        )
+
     def handle(self, *args: Any, area: str, json: bool, quick: bool, **options: Any) -> None:
         if area not in areas():
             raise CommandError(f"there is no area {area!r}; areas: {', '.join(areas())}")
-        if given := [name for name in OF_THE_CACHE if options[name] is not None and area != "cache"]:
-            raise CommandError(f"--{given[0]} is for the area cache")
+        for other, names in OPTIONS.items():
+            if given := [name for name in names if options[name] is not None and area != other]:
+                raise CommandError(f"--{given[0]} is for the area {other}")
+        if options["megabytes"] is not None and not options["megabytes"] >= 1:
+            raise CommandError("--megabytes must be at least 1")
         if options["trace"]:
             self._replay(json, **options)
             return
         if given := [name for name in ("capacity", "policy", "hits") if options[name] is not None]:
             raise CommandError(f"--{given[0]} needs --trace")
         module = _module(area)
-        chosen = {"seeds": options["seeds"]} if options["seeds"] else {}
+        chosen = {name: options[name] for name in ("seeds", "megabytes") if options[name]}
         result = module.run(quick=quick, say=self.stderr.write, **chosen)
         self._print(module.table(result), result, json)
 
