@@ -1,5 +1,7 @@
 """Restoring: the same bits in the same trees, or an error that says which object of which pack is not what it was."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -214,3 +216,13 @@ def test_no_decoder_sees_bytes_that_were_not_verified(
     monkeypatch.setattr(encodings, "decode", lambda *_: pytest.fail("a decoder saw them"))
     with pytest.raises(CorruptCheckpoint, match="not those that were written"):
         load(kept.manifest, source)
+
+
+def test_the_store_is_imported_without_the_web_and_without_the_libraries_of_numbers() -> None:
+    program = (
+        "import sys\n"
+        "from apps.checkpoints.store import crashpoints, encodings, folder, index, manifests, packs, restoring, trees\n"
+        "print(sorted({'torch', 'numpy', 'blosc2', 'django'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
