@@ -20,7 +20,7 @@ from apps.audit.canonical import leaf_digest
 from apps.audit.models import AuditEvent, AuditReport
 from apps.audit.watched import Watched, watched_models
 from apps.blueprints.models import Blueprint, BlueprintVersion, VersionLineage
-from apps.checkpoints.models import Checkpoint
+from apps.checkpoints.models import Checkpoint, CheckpointJob, CheckpointPolicy
 from apps.core.actors import SYSTEM, Actor, ActorKind
 from apps.core.lineage import LineageKind
 from apps.kernels.models import (
@@ -38,7 +38,7 @@ from apps.kernels.models import (
     TagKey,
     TagType,
 )
-from apps.training.models import Decision, RunLease, Seed, SeedSlot, SeedTransition, TrainingRun
+from apps.training.models import Decision, RecoveryEvent, RunLease, Seed, SeedSlot, SeedTransition, TrainingRun
 from tests.contracts.audit_cases import CASES
 from tests.support import factories
 from tests.support.stack import Servers
@@ -131,7 +131,10 @@ MAKERS: dict[type[Model], Callable[[], Any]] = {
     CachePlan: make_cache_plan,
     RetentionItem: make_item,
     Checkpoint: factories.CheckpointFactory,
+    CheckpointPolicy: factories.CheckpointPolicyFactory,
+    CheckpointJob: factories.CheckpointJobFactory,
     TrainingRun: factories.RunFactory,
+    RecoveryEvent: factories.RecoveryEventFactory,
     SeedSlot: factories.SlotFactory,
     Seed: factories.SeedFactory,
     SeedTransition: factories.SeedTransitionFactory,
@@ -155,7 +158,10 @@ CHANGES: dict[type[Model], tuple[str, str]] = {
     CachePlan: ("problem", "'forged'"),
     RetentionItem: ("outcome", "'retired'"),
     Checkpoint: ("pinned", "NOT pinned"),
+    CheckpointPolicy: ("keep_last", "keep_last + 1"),
+    CheckpointJob: ("problem", "'forged'"),
     TrainingRun: ("name", "'renamed'"),
+    RecoveryEvent: ("problem", "'forged'"),
     SeedSlot: ("locked", "NOT locked"),
     Seed: ("alpha", "alpha + 0.5"),
     SeedTransition: ("reason", "'another'"),

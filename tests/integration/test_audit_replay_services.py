@@ -15,7 +15,9 @@ from apps.audit import services as audit
 from apps.audit.projections import state_of
 from apps.audit.replay import replay, subject_models
 from apps.blueprints import services as blueprints
-from apps.checkpoints import services as checkpoints
+from apps.checkpoints.models import JobKind
+from apps.checkpoints.services import archiving, jobs, pinning, policies
+from apps.checkpoints.services.retention import expire_due
 from apps.core.actors import SYSTEM
 from apps.core.lineage import LineageKind
 from apps.kernels import services as kernels
@@ -27,10 +29,11 @@ from apps.training import services as training
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
 from tests.support.audit import own_home
+from tests.support.checkpoints import checkpoint_folder, save
 from tests.support.factories import residual_spec
 
-__all__ = ["own_home"]
-pytestmark = pytest.mark.usefixtures("committed_db", "home")
+__all__ = ["checkpoint_folder", "own_home"]
+pytestmark = pytest.mark.usefixtures("committed_db", "home", "checkpoint_folder")
 
 SETTINGS = {"task": "digits", "host": "mlp", "epochs": 4, "growth": {"enabled": False}}
 OUTCOME = {
@@ -82,7 +85,7 @@ def transition(kernel: Kernel, sequence: int, source: SeedState, target: SeedSta
 
 
 def growth(kernel: Kernel) -> TrainingRun:
-    """A run that germinated a seed, stored two snapshots, paused, went on and ended."""
+    """A run that germinated a seed, paused, went on and ended."""
     run = training.create_run(settings=SETTINGS, actor=SYSTEM)
     training.claim_run(run_id=run.pk, holder="worker-1")
     training.freeze_library(run=run, fencing_token=1)
@@ -95,18 +98,6 @@ def growth(kernel: Kernel) -> TrainingRun:
     training.record_outcome(
         **at, record=GraftOutcome(sequence=9, epoch=3, seed=1, kernel=kernel.digest or "", **OUTCOME)
     )
-    for step in (40, 80):
-        checkpoints.save_snapshot(
-            **at,
-            workspace_id=run.workspace_id,
-            epoch=1,
-            step=step,
-            tensors=b"tensors",
-            state={"epoch": 1},
-            actor=SYSTEM,
-            guard=lambda: None,
-        )
-    checkpoints.expire_old(run_id=run.pk, actor=SYSTEM, keep=1)
     training.pause_run(run=run, actor=SYSTEM)
     training.finish_run(**at, state=RunState.PAUSED, reason="asked to")
     training.resume_run(run=run, actor=SYSTEM)
@@ -115,6 +106,23 @@ def growth(kernel: Kernel) -> TrainingRun:
         run_id=run.pk, fencing_token=2, state=RunState.FAILED, reason="the loss diverged", failure="nan"
     )
     return run
+
+
+def keeping(run: TrainingRun) -> None:
+    """Two checkpoints of a run that is over: one goes by a policy that came and changed, the other moves to the object
+    storage and back, is pinned, verified in vain, and the run is set back to it."""
+    policy = policies.create_policy(run_id=run.pk, keep_last=3, actor=SYSTEM)
+    policies.remove_policy(policy=policies.create_policy(actor=SYSTEM), actor=SYSTEM)
+    policies.change_policy(policy=policy, keep_last=1, keep_days=0, keep_best=0, actor=SYSTEM)
+    save(run.pk, 40)
+    newest = save(run.pk, 80)
+    assert expire_due(run_id=run.pk, actor=SYSTEM).checkpoints == 1
+    newest = archiving.archive(checkpoint=newest, actor=SYSTEM)
+    newest = archiving.recall(checkpoint=newest, actor=SYSTEM)
+    pinning.pin(checkpoint=newest, actor=SYSTEM)
+    job = jobs.request_job(kind=JobKind.VERIFY, checkpoint=newest, actor=SYSTEM)
+    jobs.cancel_job(job=job, actor=SYSTEM)
+    training.restore_run(run=run, checkpoint=newest, actor=SYSTEM)
 
 
 def curation(kernel: Kernel) -> None:
@@ -149,7 +157,7 @@ def curation(kernel: Kernel) -> None:
 def test_the_events_of_every_kind_of_asset_are_its_rows() -> None:
     people()
     kernel = library()
-    growth(kernel)
+    keeping(growth(kernel))
     curation(kernel)
 
     unsealed = replay()
