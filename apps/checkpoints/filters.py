@@ -1,5 +1,6 @@
 """What checkpoints can be asked for."""
 
+from django.db.models import QuerySet
 from django_filters import rest_framework as filters
 
 from apps.checkpoints.lifecycle import CheckpointState
@@ -13,12 +14,14 @@ class CheckpointOfRunFilter(filters.FilterSet):
     state = any_of(CheckpointState)
     location = any_of(Location.values)
     reason = any_of(SaveReason.values)
-    pinned = filters.TypedChoiceFilter(
+    pinned = filters.ChoiceFilter(
         choices=[(text, text) for text in BOOLEANS],
-        coerce=BOOLEANS.get,
-        empty_value=None,
+        method="is_pinned",
         error_messages={"invalid_choice": "%(value)s: must be one of true, false"},
     )
+
+    def is_pinned(self, queryset: QuerySet[Checkpoint], name: str, value: str) -> QuerySet[Checkpoint]:
+        return queryset.filter(pinned=BOOLEANS[value])
 
     class Meta:
         model = Checkpoint

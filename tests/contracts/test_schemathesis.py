@@ -7,6 +7,7 @@ real rows, so that requests get past 404.
 import zlib
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from schemathesis import checks
 from schemathesis.core.parameters import ParameterLocation
 
 from apps.accounts.roles import Role
+from apps.checkpoints.models import Checkpoint
 from apps.checkpoints.store.packs import digest_of
 from apps.core.actors import SYSTEM
 from apps.core.openapi import document
@@ -93,16 +95,23 @@ class World:
         }
         EpochMetricFactory(run=self.run), FieldReportFactory(kernel=self.kernel)
 
+    @cached_property
+    def upload(self) -> str:
+        return str(begun_upload(self.run).id)
+
+    @cached_property
+    def saved(self) -> Checkpoint:
+        return save(self.run.pk)
+
     def real(self, path: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """``parameters`` with the ids of rows that exist."""
         steps = path.split("/")
         row = next((key for name, key in self.ids.items() if name in steps), "")
         known: dict[str, Any] = {"id": str(row), "number": 1}
         if "uploads" in steps:
-            known |= {"upload": str(begun_upload(self.run).id), "digest": digest_of(ONE_NUMBER)}
+            known |= {"upload": self.upload, "digest": digest_of(ONE_NUMBER)}
         elif {"manifest", "objects", "diff"} & set(steps):
-            saved = save(self.run.pk)
-            known |= {"id": str(saved.pk), "digest": next(iter(saved.references.all())).object.digest}
+            known |= {"id": str(self.saved.pk), "digest": self.saved.references.all()[0].object.digest}
         return {name: known.get(name, value) for name, value in parameters.items()}
 
 
