@@ -44,6 +44,8 @@ from apps.morphogenesis.settings import RunSettings
 from apps.morphogenesis.topology import digest
 
 LEARNING_RATE_CUT = 0.5
+LAST_ATTEMPTS = 3
+"""At storing the state at the run's end, which is lost otherwise."""
 
 
 class RunState(StrEnum):
@@ -156,7 +158,7 @@ class Trainer:
                 if session.step_in_epoch == session.learner.steps_per_epoch:
                     self._end_epoch(session)
                 self._save_if_due(session, epoch_over=session.epoch > done)
-            self._save(session, END)
+            self._save_last(session)
             return self._outcome(RunState.COMPLETED, _result(session))
 
     def _open(self) -> Session:
@@ -210,7 +212,17 @@ class Trainer:
         self._save(session, END)
         return self._checkpoints.settle() or end is RunState.STOPPED
 
+    def _save_last(self, session: Session) -> None:
+        """Save what the run has come to. The sink knows whether it could be stored in the end."""
+        for _attempt in range(LAST_ATTEMPTS):
+            self._save(session, END)
+            if self._checkpoints.settle():
+                return
+            self._saved = None
+
     def _save_if_due(self, session: Session, *, epoch_over: bool) -> None:
+        if session.epoch == self._settings.epochs:
+            return  # the run's end is saved as such
         reason = self._checkpoints.due()
         if epoch_over and session.epoch % self._settings.snapshot_epochs == 0:
             reason = reason or EPOCH

@@ -133,6 +133,7 @@ def replay(*, run: TrainingRun, step: int, progress: Progress) -> Mapping[str, A
         saver.close()
     if outcome.step != step:
         raise Conflict(f"the run ends after {outcome.step} steps", code="run_is_shorter")
+    progress(step - loaded.checkpoint.step, step - loaded.checkpoint.step)
     return {
         "checkpoint": sink.saved or str(loaded.checkpoint.pk),
         "from": str(loaded.checkpoint.pk),

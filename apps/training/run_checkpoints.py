@@ -6,7 +6,7 @@ Three threads meet here. The trainer saves and asks ``due``; the saver's own thr
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 from uuid import UUID
@@ -50,22 +50,32 @@ class _Save:
 class RunCheckpoints:
     """Checkpoints of one run, for one holder of its lease."""
 
-    def __init__(self, run: TrainingRun, fencing_token: int, holder: str, environment: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        run: TrainingRun,
+        fencing_token: int,
+        holder: str,
+        environment: Mapping[str, Any],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Raises Unavailable: the checkpoint folder cannot be reached."""
+        self._clock = clock
         self._run = run
         self._token = fencing_token
         self._holder = holder
         self._environment = dict(environment)
         self._recovery = recovery.open_recovery_of(run.pk)
-        self._schedule = SaveSchedule(policy_of(run_id=run.pk, workspace_id=run.workspace_id))
+        self._schedule = SaveSchedule(policy_of(run_id=run.pk, workspace_id=run.workspace_id), clock)
         self._urza = library_state(run.pk)
-        self._refreshed = time.monotonic()
+        self._refreshed = self._clock()
         self._loaded: Loaded | None = None
         self._skipped: list[dict[str, Any]] = []
         self._restored_at: float | None = None
         self._saves: list[_Save] = []
         self._lock = threading.Lock()
         self._failed_at: float | None = None
+        self._lost = ""
         self.wanted = False
         """Has somebody asked for a save? Set by the control thread."""
         try:
@@ -127,7 +137,7 @@ class RunCheckpoints:
         if is_same or not same_place:
             if not is_same:
                 log.warning("fingerprint_not_compared", run=str(self._run.pk), environment=self._environment)
-            self._restored_at = time.monotonic()
+            self._restored_at = self._clock()
             return True
         problem = "the restored network does not compute what it did when it was saved"
         quarantine(checkpoint=checkpoint, problem=problem, actor=WORKER)
@@ -140,7 +150,7 @@ class RunCheckpoints:
         if self._recovery is None:
             return
         self._recovery = None
-        seconds = None if self._restored_at is None else time.monotonic() - self._restored_at
+        seconds = None if self._restored_at is None else self._clock() - self._restored_at
         try:
             with transaction.atomic():
                 services.verify_lease(run_id=self._run.pk, fencing_token=self._token)
@@ -162,6 +172,7 @@ class RunCheckpoints:
     # Saving
 
     def due(self) -> str:
+        self._check_lost()
         if self._recovery is not None:
             self.resumed()
         self._loaded = None  # its tensors are in the network by now
@@ -174,10 +185,13 @@ class RunCheckpoints:
         return SaveReason.INTERVAL.value if self._schedule.is_due else ""
 
     def save(self, snapshot: Snapshot, reason: str) -> bool:
-        began = self._schedule.now()
+        self._check_lost()
+        began = self._clock()
         at_end = reason == SaveReason.END
-        if self._is_resting and snapshot.epoch < self._run.epochs:  # at the run's end there is no later
-            return False
+        if self._is_resting:
+            if snapshot.epoch < self._run.epochs:
+                return False
+            time.sleep(RETRY_SECONDS)  # the run is over: nothing is held up, and there is no later
         asked = self._take_jobs()
         try:
             handle = self._saver.save(
@@ -201,10 +215,11 @@ class RunCheckpoints:
         return True
 
     def settle(self) -> bool:
+        if self._is_resting:
+            return False
         try:
             self.flush()
-        except Unavailable as error:
-            log.warning("checkpoint_not_durable", run=str(self._run.pk), error=error.detail)
+        except Unavailable:  # told by the saver: alert, audit event, log
             return False
         return True
 
@@ -221,6 +236,11 @@ class RunCheckpoints:
         finally:
             self.tend()
 
+    def _check_lost(self) -> None:
+        """Raises RunInterrupted: a save found that the run is another worker's."""
+        if self._lost:
+            raise RunInterrupted(self._lost)
+
     @property
     def _is_storing(self) -> bool:
         saves = self._saves  # another thread puts a new list there
@@ -229,7 +249,7 @@ class RunCheckpoints:
     @property
     def _is_resting(self) -> bool:
         """Has a save just failed?"""
-        return self._failed_at is not None and time.monotonic() - self._failed_at < RETRY_SECONDS
+        return self._failed_at is not None and self._clock() - self._failed_at < RETRY_SECONDS
 
     # What the control thread does
 
@@ -240,8 +260,8 @@ class RunCheckpoints:
             self._saves = [save for save in self._saves if save not in over]
         for save in over:
             self._tell(save)
-        if time.monotonic() - self._refreshed >= REFRESH_SECONDS:
-            self._refreshed = time.monotonic()
+        if self._clock() - self._refreshed >= REFRESH_SECONDS:
+            self._refreshed = self._clock()
             self._schedule.policy = policy_of(run_id=self._run.pk, workspace_id=self._run.workspace_id)
             self._urza = library_state(self._run.pk)
 
@@ -249,7 +269,8 @@ class RunCheckpoints:
         try:
             saved = save.handle.wait()
         except Exception as error:  # told in full by the saver: alert, audit event, log
-            self._failed_at = time.monotonic()
+            self._failed_at = self._clock()
+            self._lost = str(error) if isinstance(error, LeaseLost) else ""
             for job in save.jobs:
                 jobs.fail_job(job, f"the checkpoint could not be stored: {error}")
             return

@@ -39,13 +39,10 @@ class SaveSchedule:
             self._slowed += max(0.0, took - self._usual)
 
     def note_save(self, began: float) -> None:
-        """A save has been taken; ``began`` is what ``now`` was before it."""
+        """A save has been taken; ``began`` is what the clock said before it."""
         now = self._clock()
         self._saved_at = self._stepped_at = now
         self._cost, self._slowed = (now - began) + self._slowed, 0.0
-
-    def now(self) -> float:
-        return self._clock()
 
     @property
     def interval(self) -> float | None:
