@@ -8,6 +8,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ import pytest
 from django.conf import LazySettings
 from django.core.files.storage import Storage, storages
 
-from apps.accounts.models import default_workspace_id
 from apps.audit import services as audit
 from apps.audit.models import AuditArchive, AuditCheckpoint, AuditCopy
 from apps.audit.verification import verify
+from apps.checkpoints import places
 from apps.checkpoints import services as checkpoints
 from apps.checkpoints.lifecycle import CheckpointState
-from apps.checkpoints.models import Checkpoint
+from apps.checkpoints.models import Checkpoint, Location, Pack, StoredObject
+from apps.checkpoints.services import archiving, garbage
+from apps.checkpoints.services.policies import create_policy
+from apps.checkpoints.services.retention import expire_due
 from apps.core.actors import SYSTEM, WORKER
 from apps.core.errors import Unavailable
 from apps.core.ids import new_id
@@ -49,9 +53,12 @@ from apps.kernels.cache.segments import SEGMENT_BYTES, CorruptSegment, Segment, 
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import CHUNK_BYTES, StorageTier
 from tests.support.audit import backdated, sealed
+from tests.support.checkpoints import checkpoint_folder, save
 from tests.support.factories import KernelFactory
 from tests.support.objects import Bucket, Folder, StorageOfATest
 from tests.support.stack import Servers
+
+__all__ = ["checkpoint_folder"]
 
 MIB = 1024 * 1024
 NAME = "folder/of/one.bin"
@@ -374,70 +381,91 @@ class TestKernelArchive:
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("checkpoint_folder")
 class TestCheckpoints:
-    """``apps.checkpoints``: two files for each, found again through its row."""
+    """``apps.checkpoints``: the archive, a file for each pack and each manifest, found again through their rows."""
 
     @pytest.fixture
     def run_id(self) -> UUID:
         return new_id()
 
-    def save(self, run_id: UUID, step: int) -> Checkpoint:
-        return checkpoints.save_snapshot(
-            run_id=run_id,
-            workspace_id=default_workspace_id(),
-            fencing_token=1,
-            epoch=step,
-            step=step,
-            tensors=content(MIB),
-            state={"step": step},
-            actor=WORKER,
-            guard=lambda: None,
-        )
+    def archived(self, run_id: UUID, step: int) -> Checkpoint:
+        return archiving.archive(checkpoint=save(run_id, step), actor=SYSTEM)
 
     def step_of_latest(self, run_id: UUID) -> int | None:
-        stored = checkpoints.load_latest(run_id=run_id, actor=WORKER)
-        assert stored is None or stored.tensors == content(MIB)
-        return None if stored is None else int(stored.state["step"])
+        loaded = checkpoints.load_latest(run_id=run_id, actor=WORKER)
+        return None if loaded is None else int(loaded.components["tolaria"]["step"])
 
-    def test_the_latest_comes_back_and_old_ones_leave_the_storage(
-        self, run_id: UUID, either_storage: StorageOfATest
+    def files_of(self, checkpoint: Checkpoint) -> list[str]:
+        packs = Pack.objects.filter(contents__references__checkpoint=checkpoint).distinct()
+        return sorted([places.manifest_name(checkpoint.pk), *(places.pack_name(pack.pk) for pack in packs)])
+
+    def test_the_latest_comes_back_from_there(self, run_id: UUID, either_storage: StorageOfATest) -> None:
+        newest = [self.archived(run_id, step) for step in (1, 2)][-1]
+
+        assert places.folder().packs() == []
+        assert self.step_of_latest(run_id) == 2
+        assert set(self.files_of(newest)) < set(either_storage.names())
+
+    def test_expired_ones_leave_the_storage(
+        self, run_id: UUID, either_storage: StorageOfATest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        saved = [self.save(run_id, step) for step in (1, 2, 3, 4)]
+        create_policy(run_id=run_id, keep_last=1, keep_days=0, keep_best=0, actor=SYSTEM)
+        kept = [self.archived(run_id, step) for step in (1, 2)][-1]
+        monkeypatch.setattr(garbage, "GRACE", timedelta(0))
 
-        assert self.step_of_latest(run_id) == 4
-        kept = [f"{checkpoint.name}{suffix}" for checkpoint in saved[1:] for suffix in (".json", ".safetensors")]
-        assert either_storage.names() == sorted(kept)
+        expire_due(run_id=run_id, actor=SYSTEM)
+        for _ in range(2):
+            garbage.collect_garbage()
+
+        assert either_storage.names() == self.files_of(kept)
+
+    def test_what_no_row_knows_leaves_the_storage_after_a_day(
+        self, run_id: UUID, either_storage: StorageOfATest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kept = self.archived(run_id, 1)
+        either_storage.plant(places.pack_name(new_id()), b"what a killed worker put there")
+        either_storage.plant(places.manifest_name(new_id()), b"and its manifest, cut off")
+        assert garbage.collect_garbage().orphans == 0
+
+        monkeypatch.setattr(garbage, "ORPHANED_AFTER", timedelta(minutes=-1))
+
+        assert garbage.collect_garbage().orphans == 2
+        assert either_storage.names() == self.files_of(kept)
 
     @pytest.mark.parametrize("damage", ["changed", "truncated", "deleted"])
     def test_damaged_ones_are_quarantined_and_the_one_before_them_is_used(
         self, run_id: UUID, either_storage: StorageOfATest, damage: str
     ) -> None:
-        self.save(run_id, 1)
-        damaged = [self.save(run_id, 2), self.save(run_id, 3)]
-        for checkpoint, suffix in zip(damaged, (".safetensors", ".json"), strict=True):
-            name = f"{checkpoint.name}{suffix}"
+        self.archived(run_id, 1)
+        damaged = [self.archived(run_id, 2), self.archived(run_id, 3)]
+        shared = {row.pack_id for row in StoredObject.objects.filter(references__checkpoint__step=1)}
+        for checkpoint, kind in zip(damaged, ("packs", "manifests"), strict=True):
+            names = [name for name in self.files_of(checkpoint) if f"/{kind}/" in name]
+            (name,) = (name for name in names if all(str(pack_id) not in name for pack_id in shared))
             data = get(storages["checkpoints"], name)
             if damage == "deleted":
                 delete(storages["checkpoints"], name)
             else:
-                either_storage.plant(name, data[:-1] if damage == "truncated" else bytes([data[0] ^ 1]) + data[1:])
+                changed = data[:1000] + bytes([data[1000] ^ 1]) + data[1001:]
+                either_storage.plant(name, data[: len(data) // 2] if damage == "truncated" else changed)
 
         assert self.step_of_latest(run_id) == 1
         states = Checkpoint.objects.filter(run_id=run_id, step__gt=1).values_list("state", flat=True)
         assert set(states) == {CheckpointState.QUARANTINED}
 
     def test_a_storage_that_is_gone_costs_no_checkpoint(self, run_id: UUID, either_storage: StorageOfATest) -> None:
-        self.save(run_id, 1)
+        self.archived(run_id, 1)
 
         with either_storage.gone():
-            for attempt in (lambda: self.step_of_latest(run_id), lambda: self.save(run_id, 2)):
+            for attempt in (lambda: self.step_of_latest(run_id), lambda: self.archived(run_id, 2)):
                 with pytest.raises(Unavailable) as told:
                     attempt()
                 assert told.value.code == "storage"
 
-        assert self.step_of_latest(run_id) == 1
-        states = Checkpoint.objects.filter(run_id=run_id).order_by("step").values_list("state", flat=True)
-        assert list(states) == [CheckpointState.COMMITTED, CheckpointState.ABANDONED]
+        assert self.step_of_latest(run_id) == 2
+        states = Checkpoint.objects.filter(run_id=run_id).order_by("step").values_list("state", "location")
+        assert list(states) == [("COMMITTED", Location.ARCHIVED), ("COMMITTED", Location.UPLOADING)]
 
 
 class TestAuditTrail:
