@@ -95,7 +95,12 @@ def compare(older: Side, newer: Side) -> dict[str, ComponentComparison]:
 
 def tensors_of(component: Component) -> dict[str, LeafRef]:
     """Every tensor by its place in the tree, such as "model/layers.0.weight"; a shared one stands at each of them."""
-    return {"/".join(path): component.leaves[number] for path, number in _leaves(component.tree, ())}
+    return {"/".join(path): component.leaves[number] for path, number in leaf_paths(component.tree)}
+
+
+def leaf_paths(skeleton: Any) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Each place of a tree's skeleton at which there is a leaf, and the number of the leaf."""
+    yield from _leaves(skeleton, ())
 
 
 def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
