@@ -23,7 +23,7 @@ from apps.morphogenesis.settings import RunSettings
 from apps.morphogenesis.trainer import Trainer, deterministic
 from apps.training.models import TrainingRun
 from apps.training.runner import FrozenLibrary, environment
-from apps.training.services.restoring import base_of
+from apps.training.selectors import base_of
 
 Progress = Callable[[int, int], None]
 CPU = torch.device("cpu")

@@ -27,7 +27,7 @@ from apps.morphogenesis.protocols import Restored, RunInterrupted, Snapshot
 from apps.training import services
 from apps.training.models import TrainingRun
 from apps.training.schedule import SaveSchedule
-from apps.training.services import recovery
+from apps.training.selectors import recovery_under_way
 from apps.training.urza import library_state
 
 log = structlog.get_logger(__name__)
@@ -65,7 +65,7 @@ class RunCheckpoints:
         self._token = fencing_token
         self._holder = holder
         self._environment = dict(environment)
-        self._recovery = recovery.open_recovery_of(run.pk)
+        self._recovery = recovery_under_way(run.pk)
         self._schedule = SaveSchedule(policy_of(run_id=run.pk, workspace_id=run.workspace_id), clock)
         self._urza = library_state(run.pk)
         self._refreshed = self._clock()
@@ -154,7 +154,7 @@ class RunCheckpoints:
         try:
             with transaction.atomic():
                 services.verify_lease(run_id=self._run.pk, fencing_token=self._token)
-                recovery.resume_recovery(
+                services.resume_recovery(
                     run_id=self._run.pk,
                     holder=self._holder,
                     fencing_token=self._token,
@@ -167,7 +167,7 @@ class RunCheckpoints:
 
     def _note(self, **figures: Any) -> None:
         if self._recovery is not None:
-            recovery.note_recovery(recovery=self._recovery, **figures)
+            services.note_recovery(recovery=self._recovery, **figures)
 
     # Saving
 

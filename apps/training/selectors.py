@@ -2,11 +2,12 @@
 
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, QuerySet, Subquery
+from django.db.models import Exists, Max, OuterRef, QuerySet, Subquery
 
-from apps.checkpoints.lifecycle import JobState
-from apps.checkpoints.models import CheckpointJob, JobKind
-from apps.training.models import EpochMetric, Seed, TrainingRun
+from apps.checkpoints.lifecycle import CheckpointState, JobState
+from apps.checkpoints.models import Checkpoint, CheckpointJob, JobKind
+from apps.training.lifecycle import RecoveryState
+from apps.training.models import EpochMetric, RecoveryEvent, Seed, TrainingRun
 
 
 def runs() -> QuerySet[TrainingRun]:
@@ -36,3 +37,21 @@ def wishes_of(run_id: UUID) -> tuple[str, bool]:
     saves = CheckpointJob.objects.filter(run_id=OuterRef("pk"), kind=JobKind.CREATE, state=JobState.PENDING)
     command, wanted = TrainingRun.objects.values_list("command", Exists(saves)).get(pk=run_id)
     return str(command), bool(wanted)
+
+
+def steps_trained(run: TrainingRun) -> int:
+    """How far the run has got, by what it measured and saved."""
+    measured = EpochMetric.objects.filter(run=run).aggregate(step=Max("step"))["step"]
+    saved = Checkpoint.objects.filter(run_id=run.pk).exclude(state=CheckpointState.ABANDONED)
+    return max(measured or 0, saved.aggregate(step=Max("step"))["step"] or 0)
+
+
+def base_of(run: TrainingRun, step: int) -> Checkpoint | None:
+    """The newest good checkpoint that is not beyond ``step``."""
+    good = Checkpoint.objects.filter(run_id=run.pk, state=CheckpointState.COMMITTED, step__lte=step)
+    return good.order_by("-step", "-id").first()
+
+
+def recovery_under_way(run_id: UUID) -> RecoveryEvent | None:
+    """The run's return that has not come to its end."""
+    return RecoveryEvent.objects.filter(run_id=run_id, state=RecoveryState.OPEN).first()

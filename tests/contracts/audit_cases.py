@@ -57,8 +57,9 @@ from apps.morphogenesis.protocols import Action, Command, DecisionRecord, GraftO
 from apps.morphogenesis.settings import RunSettings
 from apps.training import services as training
 from apps.training.lifecycle import RunState
-from apps.training.models import RunKind, RunLease, TrainingRun
+from apps.training.models import RecoveryCause, RunKind, RunLease, TrainingRun
 from apps.training.services import uploads as run_uploads
+from apps.training.services.recovery import end_recovery
 from tests.support.checkpoints import save
 from tests.support.factories import (
     PASSWORD,
@@ -68,6 +69,7 @@ from tests.support.factories import (
     CheckpointJobFactory,
     CheckpointPolicyFactory,
     KernelFactory,
+    RecoveryEventFactory,
     RunFactory,
     SeedFactory,
     SlotFactory,
@@ -113,6 +115,9 @@ EXEMPT = {
     "training.verify_lease": "locks a lease, changes nothing",
     "training.hand_over": "the lease between two segments is a sign of life, outside the net",
     "training.mark_progress": "the lease is a sign of life, outside the net",
+    "training.note_recovery": "how long the stages of a recovery took is outside the net",
+    "training.check_restore": "refuses, writes nothing",
+    "training.check_ours": "refuses, writes nothing",
     "checkpoints.register": "tells the process how work is done",
     "checkpoints.beat": "progress is a sign of life, outside the net",
     "checkpoints.begin_upload": "stages what no row knows of until its commit",
@@ -842,6 +847,40 @@ def _(actor: Actor) -> Arranged:
     expired = timezone.now() - timedelta(seconds=1)
     RunLease.objects.filter(run=run).update(holder="lost", expires_at=expired)
     return training.recover_orphans, run
+
+
+# --- training: how runs come back
+
+
+@case("training.restore_run", "run.restored")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(state=RunState.PAUSED)
+    checkpoint = CheckpointFactory(run_id=run.pk)
+    return lambda: training.restore_run(run=run, checkpoint=checkpoint, actor=actor), run
+
+
+@case("training.open_recovery", "recovery.begun")
+def _(actor: Actor) -> Arranged:
+    run = RunFactory(state=RunState.RUNNING)
+    return lambda: training.open_recovery(run=run, cause=RecoveryCause.LEASE, actor=actor), lambda opened: opened
+
+
+@case("training.resume_recovery", "recovery.resumed")
+def _(actor: Actor) -> Arranged:
+    recovery = RecoveryEventFactory()
+    return (
+        lambda: training.resume_recovery(run_id=recovery.run_id, holder="worker", fencing_token=1, actor=actor),
+        recovery,
+    )
+
+
+@case("training.end_recovery", "recovery.failed")
+def _(actor: Actor) -> Arranged:
+    recovery = RecoveryEventFactory()
+    return (
+        lambda: end_recovery(run=recovery.run, to=RunState.FAILED, reason="it diverged", actor=actor),
+        recovery,
+    )
 
 
 # --- training: what the engine reports

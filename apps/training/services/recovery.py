@@ -19,14 +19,10 @@ from apps.checkpoints.models import Checkpoint
 from apps.core.actors import SYSTEM, WORKER, Actor
 from apps.training.lifecycle import RECOVERY_LIFECYCLE, RecoveryState, RunState
 from apps.training.models import RecoveryCause, RecoveryEvent, TrainingRun
+from apps.training.selectors import recovery_under_way
 
 LOST_AGAIN = "the worker was lost again before the run went on"
 STAGES = ("detect_seconds", "load_seconds", "restore_seconds", "validate_seconds", "resume_seconds")
-
-
-def open_recovery_of(run_id: UUID) -> RecoveryEvent | None:
-    """The recovery of the run that is under way."""
-    return RecoveryEvent.objects.filter(run_id=run_id, state=RecoveryState.OPEN).first()
 
 
 @transaction.atomic
@@ -83,7 +79,7 @@ def resume_recovery(
     actor: Actor = WORKER,
 ) -> RecoveryEvent | None:
     """The run trains again, from ``checkpoint_id`` (None: from its start). None: no recovery was under way."""
-    recovery = open_recovery_of(run_id)
+    recovery = recovery_under_way(run_id)
     if recovery is None:
         return None
     return move(
@@ -107,7 +103,7 @@ def resume_recovery(
 @transaction.atomic
 def end_recovery(*, run: TrainingRun, to: RunState, actor: Actor, reason: str) -> None:
     """The run has come to rest: a return that was under way has succeeded, or there will be none."""
-    recovery = open_recovery_of(run.pk)
+    recovery = recovery_under_way(run.pk)
     if recovery is None:
         return
     if to in {RunState.COMPLETED, RunState.PAUSED}:
