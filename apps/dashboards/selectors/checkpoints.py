@@ -59,6 +59,14 @@ REASONS: dict[str, str] = {
     SaveReason.REPLAY: "replay",
     SaveReason.UPLOAD: "upload",
 }
+WHY: dict[str, str] = {
+    SaveReason.EPOCH: "after so many epochs",
+    SaveReason.INTERVAL: "when its interval had passed",
+    SaveReason.DEMAND: "when somebody asked for it",
+    SaveReason.END: "when the run, or its segment, ended",
+    SaveReason.REPLAY: "when this step was trained again",
+    SaveReason.UPLOAD: "by the run's own client",
+}
 PLACES: dict[str, str] = {
     Location.LOCAL: "folder",
     Location.UPLOADING: "on its way to the archive",
@@ -140,6 +148,10 @@ class Row:
     @property
     def reason(self) -> str:
         return REASONS.get(self.checkpoint.reason, self.checkpoint.reason)
+
+    @property
+    def why(self) -> str:
+        return WHY.get(self.checkpoint.reason, self.checkpoint.reason)
 
     @property
     def place(self) -> str:
