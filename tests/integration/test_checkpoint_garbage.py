@@ -18,10 +18,19 @@ from apps.checkpoints.models import Checkpoint, ObjectReference, Pack, StoredObj
 from apps.checkpoints.services import loading
 from apps.checkpoints.services.archiving import archive, copy
 from apps.checkpoints.services.compaction import compact
-from apps.checkpoints.services.garbage import GRACE, Collected, collect_garbage, expire_abandoned, mark, sweep
+from apps.checkpoints.services.garbage import (
+    FIRST_FORMAT,
+    GRACE,
+    Collected,
+    collect_garbage,
+    expire_abandoned,
+    mark,
+    sweep,
+)
 from apps.checkpoints.services.policies import create_policy
 from apps.checkpoints.services.retention import expire_due
 from apps.checkpoints.store import crashpoints, restoring
+from apps.checkpoints.store.manifests import FORMAT
 from apps.checkpoints.store.packs import PackWriter
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict
@@ -155,7 +164,7 @@ def test_a_saver_that_counts_on_an_object_wins(committed_db: str) -> None:
 @pytest.mark.django_db
 class TestAbandoned:
     def staged(self, age: timedelta) -> Checkpoint:
-        checkpoint = CheckpointFactory.create(state=CheckpointState.STAGING)
+        checkpoint = CheckpointFactory.create(state=CheckpointState.STAGING, format=FORMAT)
         Checkpoint.objects.filter(pk=checkpoint.pk).update(created_at=timezone.now() - age)
         places.folder().write_manifest(checkpoint.pk, b"a manifest that was never committed")
         return checkpoint
@@ -174,6 +183,16 @@ class TestAbandoned:
         assert not manifest_of(dead).exists()
         assert not half.exists()
         assert manifest_of(young).exists()
+
+    def test_the_files_of_the_first_format_go_with_their_checkpoint(self, folder_storage: Folder) -> None:
+        dead = CheckpointFactory.create(state=CheckpointState.STAGING, format=FIRST_FORMAT)
+        Checkpoint.objects.filter(pk=dead.pk).update(created_at=timezone.now() - timedelta(hours=2))
+        for suffix in (".json", ".safetensors"):
+            put(places.archive(), f"{dead.name}{suffix}", b"of an earlier version")
+
+        expire_abandoned()
+
+        assert folder_storage.names() == []
 
     def test_a_folder_that_is_away_keeps_nobody_from_it(self, checkpoint_folder: Path) -> None:
         dead = self.staged(timedelta(hours=2))

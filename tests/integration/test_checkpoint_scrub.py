@@ -9,6 +9,7 @@ from django.conf import LazySettings
 from django.utils import timezone
 
 from apps.audit.models import AuditEvent
+from apps.checkpoints import tasks
 from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint
 from apps.checkpoints.services.archiving import archive
@@ -16,6 +17,7 @@ from apps.checkpoints.services.rounds import scrub
 from apps.core.actors import SYSTEM
 from apps.core.errors import Unavailable
 from apps.core.ids import new_id
+from esper_site.celery import app
 from tests.support.checkpoints import checkpoint_folder, flip, pack_of, save
 from tests.support.objects import folder_storage
 
@@ -108,3 +110,25 @@ def test_what_lies_on_another_machine_is_left_to_it(run_id: UUID, settings: Lazy
     settings.CHECKPOINTS_ROOT = tmp_path / "another"
 
     assert scrub().checkpoints == 0
+
+
+@pytest.mark.parametrize("name", ["keep", "collect", "copy", "archive", "scrub"])
+def test_a_task_of_beat_outlives_a_storage_that_is_away(
+    name: str, checkpoint_folder: Path, run_id: UUID, settings: LazySettings
+) -> None:
+    settings.CHECKPOINT_COPIES = True
+    save(run_id, 10)
+    checkpoint_folder.rename(checkpoint_folder.with_name("away"))
+    checkpoint_folder.write_text("a file where the folder should be")
+
+    getattr(tasks, f"{name}_checkpoints")()
+
+    assert Checkpoint.objects.get(run_id=run_id).state == CheckpointState.COMMITTED
+
+
+def test_beat_keeps_collects_archives_and_scrubs() -> None:
+    scheduled = {entry["task"] for entry in app.conf.beat_schedule.values()}
+
+    assert {
+        f"apps.checkpoints.tasks.{name}_checkpoints" for name in ("keep", "collect", "archive", "scrub")
+    } < scheduled

@@ -43,6 +43,8 @@ ABANDONED_AFTER = timedelta(hours=1)
 """After which a save that has not ended never will: its process is gone."""
 ORPHANED_AFTER = timedelta(days=1)
 """After which a file that no row knows is nobody's who is still writing."""
+FIRST_FORMAT = "safetensors+json/1"
+"""Of the first snapshot writer: two files in the object storage, which nothing reads any more."""
 BATCH = 1000
 """Objects of one transaction."""
 
@@ -123,11 +125,19 @@ def remove_manifests(checkpoints: Iterable[Checkpoint]) -> None:
     """Delete the files of manifests that nobody needs. A storage that is away keeps them: they are orphans then."""
     for checkpoint in checkpoints:
         try:
-            places.folder().delete_manifest(checkpoint.pk)
-            if checkpoint.copied_at:
-                delete(places.archive(), places.manifest_name(checkpoint.pk))
+            _remove_manifest(checkpoint)
         except STORAGE_FAULTS as error:
             log.warning("checkpoint_manifest_left", checkpoint=checkpoint.name, error=str(error))
+
+
+def _remove_manifest(checkpoint: Checkpoint) -> None:
+    if checkpoint.format == FIRST_FORMAT:
+        for suffix in (".safetensors", ".json"):
+            delete(places.archive(), f"{checkpoint.name}{suffix}")
+        return
+    places.folder().delete_manifest(checkpoint.pk)
+    if checkpoint.copied_at:
+        delete(places.archive(), places.manifest_name(checkpoint.pk))
 
 
 # --- Objects

@@ -94,7 +94,7 @@ def _committed_here() -> QuerySet[Checkpoint]:
     """Raises Unavailable: the folder does not answer."""
     with told("be asked which it is"):
         here = places.folder().identity
-    return Checkpoint.objects.filter(Q(store_id=here) | Q(store_id=None), state=CheckpointState.COMMITTED)
+    return Checkpoint.objects.filter(store_id=here, state=CheckpointState.COMMITTED)
 
 
 def _each(checkpoints: Iterable[Checkpoint], do: Callable[[Checkpoint], object], done: str) -> int:
