@@ -1,1 +1,1 @@
-"""How checkpoints are kept: content-addressed objects in packs, named by manifests. No Django: others may use it too."""
+"""How checkpoints are kept: content-addressed objects in packs, named by manifests. No Django: others may use it."""
