@@ -5,6 +5,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint, CheckpointPolicy
@@ -165,3 +167,62 @@ def test_every_reason_is_told() -> None:
         "daily of 2026-11-26",
         "younger than 7 days",
     )
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> list[Checkpoint]:
+    number = draw(st.integers(1, 12))
+    return [
+        checkpoint(
+            step,
+            days=draw(st.floats(0, 400)),
+            state=draw(st.sampled_from([CheckpointState.COMMITTED, CheckpointState.QUARANTINED])),
+            pinned=draw(st.booleans()),
+            verified_at=draw(st.sampled_from([None, NOW])),
+            metrics=draw(st.sampled_from([{}, {"loss": 0.5}, {"loss": float("nan")}, {"loss": -1}])),
+        )
+        for step in range(number)
+    ]
+
+
+RULES = st.fixed_dictionaries(
+    {
+        "keep_last": st.integers(1, 5),
+        **dict.fromkeys(("keep_days", "keep_daily", "keep_weekly", "keep_monthly", "keep_best"), st.integers(0, 5)),
+    }
+)
+
+
+@settings(max_examples=40)
+@given(rows=runs(), rules=RULES)
+def test_no_policy_lets_go_of_what_a_run_needs_to_go_on(rows: list[Checkpoint], rules: dict[str, int]) -> None:
+    found = judge(rows, best_metric="loss", **rules)
+
+    good = [row for row in rows if row.state == CheckpointState.COMMITTED]
+    verified = [row for row in good if row.verified_at]
+    wanted = {row.step for row in rows if row.pinned} | {row.step for row in (*good[-1:], *verified[-1:])}
+    assert wanted <= set(kept(found))
+    assert all(verdict.reasons for verdict in found.values())
+
+
+@settings(max_examples=40)
+@given(rows=runs(), rules=RULES, more=RULES)
+def test_a_rule_that_keeps_more_lets_nothing_go_that_stayed(
+    rows: list[Checkpoint], rules: dict[str, int], more: dict[str, int]
+) -> None:
+    generous = {name: number + more[name] for name, number in rules.items()}
+
+    assert set(kept(judge(rows, best_metric="loss", **rules))) <= set(kept(judge(rows, best_metric="loss", **generous)))
+
+
+@settings(max_examples=40)
+@given(rows=runs(), rules=RULES)
+def test_what_goes_by_itself_goes_then_and_not_before(rows: list[Checkpoint], rules: dict[str, int]) -> None:
+    policy = CheckpointPolicy(workspace_id=UUID(int=0), **rules)
+    moments = {verdict.goes_at for verdict in verdicts(rows, policy, NOW).values() if verdict.goes_at}
+
+    for at in moments:
+        before, then = (verdicts(rows, policy, moment) for moment in (at - timedelta(microseconds=1), at))
+        due = {key for key, verdict in verdicts(rows, policy, NOW).items() if verdict.goes_at == at}
+        assert not any(then[key].keep for key in due)
+        assert at == NOW or all(before[key].keep for key in due)
