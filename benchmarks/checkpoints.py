@@ -20,7 +20,7 @@ from benchmarks.targets import Measurement, rows, spread
 
 MEGABYTES, QUICK_MEGABYTES = 130.0, 8.0
 ROUNDS, QUICK_ROUNDS = 5, 2
-TRAINING_STEPS, QUICK_TRAINING_STEPS = 60, 6
+TRAINING_STEPS, QUICK_TRAINING_STEPS = 60, 3
 PRECISIONS = ("fp32", "bf16")
 SYSTEMS = ("ours", "torch.save", "torch.save+gzip", "safetensors", "dcp", "dcp async")
 SLOW = frozenset({"torch.save+gzip"})
@@ -37,7 +37,7 @@ def run(quick: bool = False, say: Callable[[str], Any] = print, megabytes: float
     """Every figure of the area, and how it came about, as JSON types."""
     megabytes = megabytes or (QUICK_MEGABYTES if quick else MEGABYTES)
     rounds, steps = (QUICK_ROUNDS, QUICK_TRAINING_STEPS) if quick else (ROUNDS, TRAINING_STEPS)
-    flips = checkpoints_flips.RANDOM_FLIPS // (10 if quick else 1)
+    flips = checkpoints_flips.RANDOM_FLIPS // (20 if quick else 1)
     with tempfile.TemporaryDirectory(prefix="esper-bench-") as folder:
         works = {name: Work(megabytes, name, Path(folder) / f"{name}.pt", Path(folder)) for name in PRECISIONS}
         small = Work(checkpoints_flips.MEGABYTES, "fp32", Path(folder) / "small.pt", Path(folder))
