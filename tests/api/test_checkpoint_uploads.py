@@ -1,7 +1,9 @@
 """`/runs/{id}/checkpoints/uploads`: a client that trains elsewhere sends its state, and only what is not here yet."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from apps.checkpoints import services
 from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint, ObjectReference
 from apps.checkpoints.services import uploads
+from apps.checkpoints.store import crashpoints
 from apps.core.actors import WORKER
 from apps.core.ids import new_id
 from apps.training.models import RunLease
@@ -274,6 +277,46 @@ class TestWrongInput:
             client.begin(client.manifest(state(1)))
 
         assert_problem(client.begin(client.manifest(state(1))), 409, "too_many_uploads")
+
+
+class TestFolderInTrouble:
+    def test_a_folder_that_is_away_is_told_and_nothing_is_lost(
+        self, client: Client, checkpoint_folder: Path, settings: Any
+    ) -> None:
+        begun = client.begin(client.manifest(state(1))).json()
+        settings.CHECKPOINTS_ROOT = checkpoint_folder / "store.json" / "away"
+
+        for response in (
+            client.begin(client.manifest(state(1))),
+            client.send(begun["upload"], begun["missing"][0]),
+            client.commit(begun["upload"]),
+        ):
+            assert_problem(response, 503, "storage")
+
+    def test_a_disk_that_fills_up_during_the_commit_leaves_the_upload_to_be_committed_later(
+        self, client: Client, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(name: str) -> None:
+            if name == "manifest.written":
+                raise OSError("no space left on device")
+
+        begun = client.begin(client.manifest(state(1))).json()
+        for digest in begun["missing"]:
+            client.send(begun["upload"], digest)
+        with monkeypatch.context() as patch:
+            patch.setattr(crashpoints, "hook", full)
+            assert_problem(client.commit(begun["upload"]), 503, "storage")
+
+        assert not Checkpoint.objects.exists()
+        assert list((checkpoint_folder / "packs").iterdir()) == []
+        assert client.commit(begun["upload"]).status_code == 201
+
+    def test_a_manifest_for_which_there_is_no_room_is_refused_at_once(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+
+        assert_problem(client.begin(client.manifest(state(1))), 413, "no_room")
 
 
 def test_uploads_that_are_left_alone_are_collected(client: Client, checkpoint_folder: Path) -> None:

@@ -12,11 +12,14 @@ result to the row.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from django.db import connection
 from django.utils import timezone
+from safetensors.torch import save_file
 
 from apps.accounts import services as accounts
 from apps.accounts.models import User
@@ -33,7 +36,7 @@ from apps.checkpoints import places
 from apps.checkpoints import services as checkpoints
 from apps.checkpoints.lifecycle import CheckpointState, JobState
 from apps.checkpoints.models import Checkpoint, CheckpointJob, JobKind, Location
-from apps.checkpoints.services import archiving, garbage, jobs, pinning, policies, rounds, uploads
+from apps.checkpoints.services import archiving, exporting, garbage, jobs, pinning, policies, rounds, uploads
 from apps.checkpoints.services.retention import expire_due
 from apps.checkpoints.store.packs import digest_of
 from apps.core.actors import SYSTEM, Actor
@@ -1055,5 +1058,55 @@ def _(actor: Actor) -> Arranged:
     begun = begun_upload(run)
     return (
         lambda: run_uploads.commit_checkpoint_upload(run=run, upload_id=begun.id, fencing_token=0, actor=actor),
+        lambda checkpoint: checkpoint,
+    )
+
+
+@case("checkpoints.export_checkpoint", "checkpoint.exported")
+def _(actor: Actor) -> Arranged:
+    checkpoint = save()
+    path = new_file()
+    return (
+        lambda: exporting.export_checkpoint(
+            checkpoint=checkpoint, path=path, format=exporting.Format.SAFETENSORS, actor=actor
+        ),
+        checkpoint,
+    )
+
+
+def new_file() -> Path:
+    """A name that nothing has, in a folder that goes with the tests."""
+    root = places.folder().root
+    root.mkdir(parents=True, exist_ok=True)
+    return root / f"{new_id()}.safetensors"
+
+
+def plain_file() -> Path:
+    path = new_file()
+    save_file({"w": torch.ones(2)}, path)
+    return path
+
+
+@case("checkpoints.import_checkpoint", "checkpoint.committed")
+def _(actor: Actor) -> Arranged:
+    run, path = RunFactory(kind=RunKind.EXTERNAL, state=RunState.RUNNING), plain_file()
+    return (
+        lambda: exporting.import_checkpoint(
+            path=path,
+            run_id=run.pk,
+            workspace_id=run.workspace.pk,
+            fencing_token=0,
+            guard=lambda: None,
+            actor=actor,
+        ),
+        lambda checkpoint: checkpoint,
+    )
+
+
+@case("training.import_run_checkpoint", "checkpoint.committed")
+def _(actor: Actor) -> Arranged:
+    run, path = RunFactory(kind=RunKind.EXTERNAL, state=RunState.RUNNING), plain_file()
+    return (
+        lambda: run_uploads.import_run_checkpoint(run=run, path=path, fencing_token=0, actor=actor),
         lambda checkpoint: checkpoint,
     )

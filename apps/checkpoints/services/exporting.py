@@ -178,14 +178,15 @@ def import_checkpoint(
             step=told.get("step", 0) if step is None else step,
             reason=SaveReason.UPLOAD,
         )
-        saver.flush(required=True)
+        if handle is None:
+            raise Conflict("another save is in flight", code="busy")
+        return Checkpoint.objects.get(pk=handle.wait().manifest.id)
     except UnsupportedState as error:
         raise Invalid(f"{path.name}: {error}", pointer="/file", code="unsupported") from error
+    except OSError as error:
+        raise Unavailable(f"the checkpoint could not be stored: {error}", code="storage") from error
     finally:
         saver.close()
-    if handle is None:
-        raise Conflict("another save is in flight", code="busy")
-    return Checkpoint.objects.get(pk=handle.wait().manifest.id)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,21 +74,31 @@ def begin_upload(*, run_id: UUID, workspace_id: UUID, document: Mapping[str, Any
 
     Raises:
         Invalid: it is no manifest; the pointer names the member. PayloadTooLarge: the folder has no room for it.
-        Conflict: the run has too many uploads that are not committed.
+        Conflict: the run has too many uploads that are not committed. Unavailable: the folder is away.
     """
     known = _checked(document)
     upload_id = new_id()
     manifest = _manifest(known, upload_id, run_id, workspace_id, parent=None, fencing_token=0)
     missing = _missing(manifest, workspace_id, there=())
-    root = _root()
-    _require_room(root, sum(missing.values()))
-    if sum(_run_of(path) == run_id for path in _folders(root)) >= MOST_OPEN:
-        raise Conflict(
-            f"the run has {MOST_OPEN} uploads that are not committed: commit them, or wait until they are collected",
-            code="too_many_uploads",
-        )
-    _write_down(root, upload_id, run_id, known, manifest)
+    with _told():
+        root = _root()
+        _require_room(root, sum(missing.values()))
+        if sum(_run_of(path) == run_id for path in _folders(root)) >= MOST_OPEN:
+            raise Conflict(
+                f"the run has {MOST_OPEN} uploads that are not committed: commit them, or wait until they are removed",
+                code="too_many_uploads",
+            )
+        _write_down(root, upload_id, run_id, known, manifest)
     return Upload(upload_id, tuple(missing))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raises Unavailable in the place of OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"the checkpoint folder does not take it now: {error}", code="storage") from error
 
 
 def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +168,9 @@ def _ordered(value: Any, *names: str) -> Any:
 def _missing(manifest: Manifest, workspace_id: UUID, there: Iterable[str]) -> dict[str, int]:
     """Objects that are neither known nor ``there`` -> raw bytes that they need at least. Raises Invalid."""
     wanted = manifest.objects()
-    known = places.reachable_objects(workspace_id, wanted, places.folder().identity)
+    with _told():
+        store_id = places.folder().identity
+    known = places.reachable_objects(workspace_id, wanted, store_id)
     for row in known:
         if row.raw_size < wanted[row.digest]:
             raise Invalid(
@@ -235,9 +247,13 @@ def put_object(*, run_id: UUID, upload_id: UUID, digest: str, data: bytes) -> No
 
     Raises:
         NotFound: there is no such upload, or it does not need the object. PayloadTooLarge: more than 8 MiB.
-        Invalid: the bytes are not those of the digest, or fewer than are referenced.
+        Invalid: the bytes are not those of the digest, or fewer than are referenced. Unavailable: the folder is away.
     """
-    path = _upload(run_id, upload_id)
+    with _told():
+        _put_object(_upload(run_id, upload_id), digest, data)
+
+
+def _put_object(path: Path, digest: str, data: bytes) -> None:
     if len(data) > OBJECT_BYTES:
         raise PayloadTooLarge(f"an object has at most {OBJECT_BYTES:,} bytes")
     needed = json.loads((path / "wanted.json").read_bytes()).get(digest)
@@ -248,10 +264,7 @@ def put_object(*, run_id: UUID, upload_id: UUID, digest: str, data: bytes) -> No
         raise Invalid(f"the body has the blake3 {found}, not {digest}", code="digest_mismatch")
     if len(data) < needed:
         raise Invalid(f"the object has {len(data)} bytes; the manifest references {needed}", code="too_short")
-    try:
-        _stage_object(path, digest, data)
-    except OSError as error:
-        raise Unavailable(f"the object cannot be stored now: {error}", code="storage") from error
+    _stage_object(path, digest, data)
 
 
 def _stage_object(path: Path, digest: str, data: bytes) -> None:
@@ -287,7 +300,8 @@ def commit_upload(
     made = Checkpoint.objects.filter(pk=upload_id, run_id=run_id).first()
     if made is not None:
         return made
-    path = _upload(run_id, upload_id)
+    with _told():
+        path = _upload(run_id, upload_id)
     with alone(f"checkpoint upload {upload_id}", busy="the upload is being committed"):
         _guard_now(guard)
         document = json.loads((path / "document.json").read_bytes())

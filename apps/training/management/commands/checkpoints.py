@@ -132,14 +132,13 @@ def _list(options: dict[str, Any]) -> Answer:
     if options["state"]:
         rows = rows.filter(state=options["state"])
     shown = list(rows[: max(options["most"], 0)])
-    table = Table(Column("checkpoint", no_wrap=True), "run", "step", "state", "reason", "size", "stored", "where", "verified", "")
+    headings = ("run", "step", "state", "reason", "size", "stored", "where", "verified", "")
+    table = Table(Column("checkpoint", no_wrap=True), *headings)
     for row in shown:
         verified = f"{row.verified_at:%Y-%m-%d %H:%M}" if row.verified_at else "-"
         sizes = (f"{row.size:,}", f"{row.stored_bytes:,}")
-        table.add_row(
-            str(row.pk), f"…{str(row.run_id)[-6:]}", f"{row.step:,}", row.state, row.reason, *sizes, row.location, verified,
-            "pinned" if row.pinned else "",
-        )  # fmt: skip
+        named = (str(row.pk), f"…{str(row.run_id)[-6:]}", f"{row.step:,}", row.state, row.reason)
+        table.add_row(*named, *sizes, row.location, verified, "pinned" if row.pinned else "")
     more = rows.count() - len(shown)
     text = _printed(table) + (f"\n... and {more:,} more (--most)" if more else "")
     return {"checkpoints": [CheckpointSerializer(row).data for row in shown], "more": more}, text
