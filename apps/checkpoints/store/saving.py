@@ -11,9 +11,9 @@ Order: pack, durable -> manifest, durable -> ``index.commit``. What fails leaves
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -250,9 +250,9 @@ class _Save:
             return
         pack_id = uuid4()
         renamed = {}
-        with self.folder.write_pack(pack_id) as file:
+        with self.folder.write_pack(pack_id) as file, closing(self.encoded(new.values())) as objects:
             writer = PackWriter(file, pack_id)
-            for digest, encoded in zip(new, self.encoded(new.values()), strict=True):
+            for digest, encoded in zip(new, objects, strict=True):
                 writer.add(
                     encoded.digest,
                     encoded.stored,
@@ -265,7 +265,7 @@ class _Save:
         self.packs.append(index)
         self.digests = [renamed.get(digest, digest) for digest in self.digests]
 
-    def encoded(self, numbers: Collection[int]) -> Iterator[_Encoded]:
+    def encoded(self, numbers: Collection[int]) -> Generator[_Encoded, None, None]:
         waiting: deque[Future[_Encoded]] = deque()
         try:
             for number in numbers:
