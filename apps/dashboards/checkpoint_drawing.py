@@ -13,7 +13,7 @@ DOWN = HEIGHT - TOP - BOTTOM
 WIDEST, THINNEST = 26.0, 4.0
 LEAST_SEEN = 1.5
 """A checkpoint that added a thousandth is still seen."""
-PIXELS_PER_TICK = 90
+PIXELS_PER_TICK = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _x(step: int, ordered: Sequence[Saved], width: int) -> float:
 
 
 def _round_steps(ordered: Sequence[Saved], width: int) -> list[int]:
-    """Round numbers between the first step and the last, as many as have room."""
+    """Round numbers between the first step and the last, as many as have room; these two where there are none."""
     if not ordered:
         return []
     first, last = ordered[0].step, ordered[-1].step
@@ -139,7 +139,8 @@ def _round_steps(ordered: Sequence[Saved], width: int) -> list[int]:
     apart = max((last - first) / max(2, _across(width) // PIXELS_PER_TICK), 1)
     power = 10 ** math.floor(math.log10(apart))
     unit = int(next(power * each for each in (1, 2, 5, 10) if power * each >= apart))
-    return list(range(math.ceil(first / unit) * unit, last + 1, unit))
+    ticks = list(range(math.ceil(first / unit) * unit, last + 1, unit))
+    return ticks if len(ticks) > 1 else [first, last]
 
 
 def _y(bytes_: float, most: int) -> float:

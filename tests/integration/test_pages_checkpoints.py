@@ -3,6 +3,7 @@
 import re
 from datetime import timedelta
 from html import unescape
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,10 +21,13 @@ from apps.dashboards.checkpoint_drawing import Saved
 from apps.training.lifecycle import RunState
 from apps.training.models import RunKind, TrainingRun
 from tests.support.checkpoint_rows import make_checkpoints
+from tests.support.checkpoints import checkpoint_folder, manifest_of, save
 from tests.support.factories import CheckpointFactory, CheckpointJobFactory, CheckpointPolicyFactory, RunFactory
 from tests.support.run_rows import make_user
 
 pytestmark = pytest.mark.django_db
+
+__all__ = ["checkpoint_folder"]
 
 TAG = re.compile(r"<[^>]+>")
 
@@ -416,6 +420,39 @@ class TestRestoring:
         assert "A whole number" in answer.content.decode()
 
 
+@pytest.mark.usefixtures("checkpoint_folder")
+class TestComparing:
+    def test_two_are_compared_by_component_and_by_tensor(self, client: Client) -> None:
+        run_id = new_id()
+        older, newer = save(run_id, 10), save(run_id, 20)
+
+        words = words_of(page_of(client, f"/checkpoints/{newer.pk}/diff?with={older.pk}"))
+
+        assert "From step 10 to step 20" in words
+        assert "In common 117.2 KiB 42.9 %, lies there once Changed 2" in words
+        assert "Tolaria network, optimizer, random state, position in the data 1 2 0 0 0 117.2 KiB" in words
+        assert "model/head changed float32 40000 float32 40000 156.2 KiB model/bias changed" in words
+
+    def test_without_another_it_is_compared_with_the_one_before_it(self, client: Client) -> None:
+        run_id = new_id()
+        save(run_id, 10)
+        newer = save(run_id, 20)
+
+        assert "From step 10 to step 20" in page_of(client, f"/checkpoints/{newer.pk}/diff")
+
+    def test_the_first_one_has_none_before_it(self, client: Client) -> None:
+        assert "There is none to compare it with." in page_of(client, f"/checkpoints/{save().pk}/diff")
+
+    def test_one_whose_bytes_are_gone_is_not_compared(self, client: Client) -> None:
+        run_id = new_id()
+        older, newer = save(run_id, 10), save(run_id, 20)
+        manifest_of(older).unlink()
+
+        page = page_of(client, f"/checkpoints/{newer.pk}/diff", status=503)
+
+        assert f'href="/checkpoints/{newer.pk}">Back to the checkpoint' in page
+
+
 class TestTimeline:
     def saved(self, step: int, *, added: int = 0, shared: int = 0) -> Saved:
         return Saved(step=step, added=added, shared=shared, words="")
@@ -437,6 +474,17 @@ class TestTimeline:
         (bar,) = checkpoint_drawing.timeline([self.saved(1, added=1, shared=10_000_000)], width=1000).bars
 
         assert bar.added_height >= 1
+
+    @pytest.mark.parametrize("width", [1060, 330])
+    @pytest.mark.parametrize(("first", "last"), [(0, 1), (2100, 3900), (400, 4800), (17, 1_000_003)])
+    def test_the_axis_of_steps_names_two_steps_at_least_with_room_between(
+        self, first: int, last: int, width: int
+    ) -> None:
+        ticks = checkpoint_drawing.timeline([self.saved(first), self.saved(last)], width=width).steps
+
+        places = [tick.at for tick in ticks]
+        assert len(places) >= 2
+        assert all(later - earlier >= 48 for earlier, later in pairwise(places))
 
     def test_bars_of_the_same_step_stand_beside_each_other(self) -> None:
         one, other = checkpoint_drawing.timeline([self.saved(7, added=5), self.saved(7, added=5)], width=300).bars
