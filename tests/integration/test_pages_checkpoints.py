@@ -18,11 +18,18 @@ from apps.checkpoints.models import Checkpoint, CheckpointJob, JobKind, Location
 from apps.core.ids import new_id
 from apps.dashboards import checkpoint_drawing
 from apps.dashboards.checkpoint_drawing import Saved
+from apps.dashboards.selectors import trail
 from apps.training.lifecycle import RunState
 from apps.training.models import RunKind, TrainingRun
-from tests.support.checkpoint_rows import make_checkpoints
+from tests.support.checkpoint_rows import make_checkpoints, make_recovery
 from tests.support.checkpoints import checkpoint_folder, manifest_of, save
-from tests.support.factories import CheckpointFactory, CheckpointJobFactory, CheckpointPolicyFactory, RunFactory
+from tests.support.factories import (
+    AuditEventFactory,
+    CheckpointFactory,
+    CheckpointJobFactory,
+    CheckpointPolicyFactory,
+    RunFactory,
+)
 from tests.support.run_rows import make_user
 
 pytestmark = pytest.mark.django_db
@@ -418,6 +425,46 @@ class TestRestoring:
 
         assert answer.status_code == 422
         assert "A whole number" in answer.content.decode()
+
+
+class TestTrail:
+    """Events about checkpoints name what they are of, and lead to its page."""
+
+    @pytest.fixture
+    def checkpoint(self, run: TrainingRun) -> Any:
+        return CheckpointFactory(run_id=run.pk, step=1200)
+
+    def named(self, kind: str, row: Any) -> trail.Named:
+        (line,) = trail.lines_of([AuditEventFactory(subject_type=kind, subject_id=str(row.pk))])
+        return line.subject
+
+    def test_a_checkpoint_by_its_step(self, checkpoint: Any) -> None:
+        named = self.named("checkpoint", checkpoint)
+
+        assert named == trail.Named("at step 1,200 of digits-grown", f"/checkpoints/{checkpoint.pk}")
+
+    def test_work_by_its_kind(self, checkpoint: Any) -> None:
+        named = self.named("checkpoint_job", CheckpointJobFactory(checkpoint=checkpoint))
+
+        assert named == trail.Named("verify, of digits-grown", f"/checkpoints/{checkpoint.pk}")
+
+    def test_a_save_that_was_not_made_by_its_run(self, run: TrainingRun) -> None:
+        job = CheckpointJobFactory(checkpoint=None, kind=JobKind.CREATE, run_id=run.pk)
+
+        assert self.named("checkpoint_job", job) == trail.Named("create, of digits-grown", f"/checkpoints?run={run.pk}")
+
+    def test_a_policy_by_whose_it_is(self, run: TrainingRun) -> None:
+        policies = [CheckpointPolicyFactory(run_id=run.pk), CheckpointPolicyFactory()]
+
+        assert [self.named("checkpoint_policy", policy).name for policy in policies] == [
+            "of digits-grown",
+            "of all runs",
+        ]
+
+    def test_a_recovery_by_its_run(self, run: TrainingRun) -> None:
+        named = self.named("recovery", make_recovery(run))
+
+        assert named == trail.Named("of digits-grown", f"/recovery?run={run.pk}")
 
 
 @pytest.mark.usefixtures("checkpoint_folder")

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from apps.checkpoints.lifecycle import CheckpointState, JobState
 from apps.dashboards import drawing, numbers
 from apps.dashboards.stages import LOOKS
 from apps.kernels.lifecycle import CachePlanState
 from apps.morphogenesis.lifecycle import SeedState
-from apps.training.lifecycle import RunState
+from apps.training.lifecycle import RecoveryState, RunState
 
 STATIC = Path(settings.BASE_DIR) / "static"
 TOKENS = (STATIC / "css" / "tokens.css").read_text()
@@ -64,7 +65,17 @@ def test_words_on_lanes_can_be_read(name: str, stage: str) -> None:
     assert contrast(colours["on-stage"], colours[stage]) >= (3 if stage == "dormant" else 4)
 
 
-@pytest.mark.parametrize(("kind", "states"), [("run", RunState), ("seed", SeedState), ("cache_plan", CachePlanState)])
+@pytest.mark.parametrize(
+    ("kind", "states"),
+    [
+        ("run", RunState),
+        ("seed", SeedState),
+        ("cache_plan", CachePlanState),
+        ("checkpoint", CheckpointState),
+        ("checkpoint_job", JobState),
+        ("recovery", RecoveryState),
+    ],
+)
 def test_every_state_has_a_word_an_icon_and_a_tone(kind: str, states: type[StrEnum]) -> None:
     icons = set(re.findall(r'symbol id="(\w+)"', (STATIC / "icons.svg").read_text()))
     tones = set(re.findall(r"\.tone-([\w-]+) \{", (STATIC / "css" / "parts.css").read_text()))
@@ -118,6 +129,12 @@ def test_vendored_files_are_the_ones_that_were_written_down(library: str) -> Non
         (numbers.latency(3.14159), "3.14\xa0ms"),
         (numbers.latency(1234), "1.23\xa0s"),
         (numbers.latency(None), "—"),
+        (numbers.seconds(0.0123), "12.3\xa0ms"),
+        (numbers.seconds(1.234), "1.23\xa0s"),
+        (numbers.seconds(240), "4\xa0min"),
+        (numbers.seconds(None), "—"),
+        (numbers.signed_size(-2048), "−2.0\xa0KiB"),
+        (numbers.signed_size(0), "±0\xa0B"),
         (numbers.count(True), "—"),
     ],
 )
