@@ -23,7 +23,7 @@ from apps.core.actors import Actor
 from apps.core.errors import Conflict
 from apps.core.locks import alone
 
-BATCH = 50
+BATCH = 20
 """Checkpoints of one transaction: for how long the rows of a run are locked."""
 
 
@@ -74,7 +74,7 @@ def _expire_run(run_id: UUID, actor: Actor) -> int:
 def _expire_batch(run_id: UUID, actor: Actor) -> list[Checkpoint]:
     """All rows of the run are locked and judged here: none of them becomes broken, pinned or verified meanwhile."""
     rows = Checkpoint.objects.filter(run_id=run_id, state__in=JUDGED).order_by("pk")
-    locked = {row.pk: row for row in rows.select_for_update(of=("self",))}
+    locked = {row.pk: row for row in rows.select_for_update(of=("self",), no_key=True)}
     if not locked:
         return []
     workspace_id = next(iter(locked.values())).workspace_id
