@@ -1,4 +1,4 @@
-"""What happens to a run when its worker, its database or its snapshot goes away in the middle."""
+"""What happens to a run when its worker, its database or its checkpoint goes away in the middle."""
 
 import os
 import signal
@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.core.files.storage import storages
+from django.db.models import Count
 
 from apps.audit.models import AuditEvent
 from apps.checkpoints.lifecycle import CheckpointState
-from apps.checkpoints.models import Checkpoint
+from apps.checkpoints.models import Checkpoint, StoredObject
+from apps.checkpoints.places import folder
 from apps.core.actors import SYSTEM
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import Kernel
@@ -143,7 +144,7 @@ def test_a_run_goes_on_while_the_broker_is_away(
     assert not AuditEvent.objects.filter(type="run.recovered").exists()
 
 
-def test_a_broken_snapshot_is_quarantined_and_the_one_before_it_is_used(
+def test_a_flipped_bit_quarantines_its_checkpoint_and_the_one_before_it_is_used(
     make_run: Callable[..., TrainingRun], worker: Callable[..., Any]
 ) -> None:
     worker("compile")
@@ -153,10 +154,18 @@ def test_a_broken_snapshot_is_quarantined_and_the_one_before_it_is_used(
     kill(first)
     newest = Checkpoint.objects.filter(run_id=run.pk, state=CheckpointState.COMMITTED).order_by("-step").first()
     assert newest is not None
-    path = storages["checkpoints"].path(f"{newest.name}.safetensors")
-    with open(path, "r+b") as file:
-        file.seek(-1, os.SEEK_END)
-        file.write(b"\xff")
+    its_own = StoredObject.objects.annotate(needed_by=Count("references")).filter(
+        references__checkpoint=newest, needed_by=1
+    )
+    spoilt = its_own.select_related("pack").first()
+    assert spoilt is not None
+    path = folder().pack_path(spoilt.pack.pk)
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.seek(spoilt.offset)
+        byte = file.read(1)[0]
+        file.seek(spoilt.offset)
+        file.write(bytes([byte ^ 1]))
     wait_until(lambda: recovered(run), seconds=20)
 
     worker("train", **SHORT_LEASE)
@@ -164,6 +173,8 @@ def test_a_broken_snapshot_is_quarantined_and_the_one_before_it_is_used(
 
     newest.refresh_from_db()
     assert newest.state == CheckpointState.QUARANTINED
+    passed_over = run.recoveries.get().skipped
+    assert [entry["checkpoint"] for entry in passed_over] == [str(newest.pk)]
 
 
 def test_a_run_without_kernels_to_grow_says_so_and_still_completes(
