@@ -77,8 +77,8 @@ def _compare(work: Work, rounds: int, say: Callable[[str], Any]) -> Samples:
         peers = {system: stack.enter_context(serving(Keeper, system, work)) for system in SYSTEMS}
 
         def ask(case: str, question: str, systems: Sequence[str]) -> None:
-            say(f"{work.precision}: saves and restores, {case} ...")
-            for _ in range(rounds):
+            for number in range(rounds):
+                say(f"{work.precision}, {case}: saves and restores, {number + 1} of {rounds} ...")
                 for system in systems:
                     samples[system].setdefault(case, []).append(peers[system].ask(question))
 

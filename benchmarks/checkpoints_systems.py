@@ -5,6 +5,7 @@ synchronised. ``restore`` returns when the caller has the tensors; safetensors m
 """
 
 import gzip
+import io
 import json
 import os
 import warnings
@@ -91,7 +92,8 @@ class TorchSaveGzip(_Files):
 
     def restore(self, key: str) -> State:
         with gzip.open(self.root / key, "rb") as file:
-            found: State = torch.load(cast("IO[bytes]", file), weights_only=True)
+            data = file.read()  # a file that is read backwards, as torch reads, would be decompressed again and again
+        found: State = torch.load(io.BytesIO(data), weights_only=True)
         return found
 
 
