@@ -21,7 +21,7 @@ def test_every_type_of_event_is_in_the_catalogue_of_the_docs_with_its_subject() 
     documented = {
         name: subject
         for names, subject, *_ in rows_of("audit.md")
-        for name in re.findall(r"`([a-z]+\.[a-z_]+)`", names)
+        for name in re.findall(r"`([a-z_]+\.[a-z_]+)`", names)
     }
 
     assert documented == {kind.name: kind.subject for kind in EVENT_TYPES.values()}
