@@ -1,6 +1,7 @@
 """How a run comes back: from a lost worker, a fault, a broken checkpoint, or because somebody set it back."""
 
 import errno
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -311,9 +312,11 @@ def test_a_checkpoint_holds_the_library_beside_the_three_parts_of_the_engine() -
     assert manifest.components["urza"].tree["assets"] == {}
 
 
-@pytest.mark.parametrize("failures", [1, 2, 3])
-def test_a_full_disk_stops_no_training(hook: None, monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
-    """Three saves fall due in a run of one epoch: at its end, and that one twice more while it fails."""
+@pytest.mark.parametrize(("failures", "code"), [(1, errno.ENOSPC), (2, errno.EROFS), (3, errno.EIO)])
+def test_a_storage_that_takes_nothing_stops_no_training(
+    hook: None, monkeypatch: pytest.MonkeyPatch, failures: int, code: int
+) -> None:
+    """Full, read-only, broken. In a run of one epoch three saves fall due: its end, twice more while that fails."""
     monkeypatch.setattr(run_checkpoints, "RETRY_SECONDS", 0.0)
     run, left = quick_run(epochs=1), failures
 
@@ -321,7 +324,7 @@ def test_a_full_disk_stops_no_training(hook: None, monkeypatch: pytest.MonkeyPat
         nonlocal left
         if point == "manifest.written" and left:
             left -= 1
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(code, os.strerror(code))
 
     crashpoints.hook = full
     train(run)
