@@ -22,7 +22,7 @@ def manifest_of(checkpoint: Checkpoint) -> Manifest:
     """Raises Conflict: its bytes are not kept. Unavailable: they cannot be read, or are broken."""
     _require_bytes(checkpoint)
     with _set_aside(checkpoint):
-        return loading.read(checkpoint)
+        return loading.from_either_place(checkpoint, lambda manifest, _: None)[0]
 
 
 def object_of(checkpoint: Checkpoint, digest: str) -> memoryview:
@@ -33,7 +33,12 @@ def object_of(checkpoint: Checkpoint, digest: str) -> memoryview:
     """
     require_object(checkpoint, digest)
     with _set_aside(checkpoint):
-        return read_object(Places.of_objects(checkpoint.workspace.pk, [digest]), digest)
+        try:
+            return read_object(Places.of_objects(checkpoint.workspace.pk, [digest]), digest)
+        except CorruptCheckpoint:  # the archive may have it whole, or it was moved in this moment
+            _, found = loading.from_either_place(checkpoint, lambda _, source: read_object(source, digest))
+            data: memoryview = found
+            return data
 
 
 def require_object(checkpoint: Checkpoint, digest: str) -> int:
@@ -48,12 +53,21 @@ def require_object(checkpoint: Checkpoint, digest: str) -> int:
 
 def compared(*, older: Checkpoint, newer: Checkpoint) -> dict[str, ComponentComparison]:
     """Component -> what has changed. Raises Conflict, Unavailable: as for ``manifest_of``."""
-    sides = []
-    for checkpoint in (older, newer):
-        manifest = manifest_of(checkpoint)
-        sides.append(Side(manifest, Places.of(checkpoint.workspace.pk, manifest)))
-    with _set_aside(older), _set_aside(newer):
-        return compare(*sides)
+    try:
+        with _answering():
+            return compare(_side(older), _side(newer))
+    except CorruptCheckpoint:
+        # Whose bytes they are shows when all are read: a sound one is not set aside for the other.
+        for checkpoint in (older, newer):
+            with _set_aside(checkpoint):
+                loading.verify(checkpoint=checkpoint, actor=SYSTEM)
+    with _answering():
+        return compare(_side(older, from_archive=True), _side(newer, from_archive=True))
+
+
+def _side(checkpoint: Checkpoint, *, from_archive: bool = False) -> Side:
+    manifest = manifest_of(checkpoint)
+    return Side(manifest, Places.of(checkpoint.workspace.pk, manifest, from_archive=from_archive))
 
 
 def _require_bytes(checkpoint: Checkpoint) -> None:
@@ -64,9 +78,17 @@ def _require_bytes(checkpoint: Checkpoint) -> None:
 @contextmanager
 def _set_aside(checkpoint: Checkpoint) -> Iterator[None]:
     try:
-        yield
+        with _answering():
+            yield
     except CorruptCheckpoint as error:
         loading.quarantine(checkpoint=checkpoint, problem=str(error), actor=SYSTEM)
         raise Unavailable(f"the checkpoint is broken: {error}", code="corrupt_checkpoint") from error
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Raises Unavailable in the place of STORAGE_FAULTS."""
+    try:
+        yield
     except STORAGE_FAULTS as error:
         raise Unavailable(f"the checkpoint cannot be read now: {error}", code="storage") from error

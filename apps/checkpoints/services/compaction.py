@@ -108,7 +108,7 @@ def _compact(old: list[Pack]) -> int:
 
 def _write(old: list[Pack]) -> PackIndex:
     rows = StoredObject.objects.filter(pack__in=old, broken_at__isnull=True).order_by("pack_id", "offset")
-    source = places.Places({}, {pack.pk: pack for pack in old}, from_archive=False)
+    source = places.Places({}, {pack.pk: pack for pack in old}, from_archive=not old[0].in_folder)
     pack_id = new_id()
     broken: list[str] = []
     with places.folder().write_pack(pack_id) as file:

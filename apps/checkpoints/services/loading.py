@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from apps.audit.transitions import move
 from apps.checkpoints.lifecycle import CHECKPOINT_LIFECYCLE, CheckpointState
-from apps.checkpoints.models import Checkpoint, Location, StoredObject
+from apps.checkpoints.models import Checkpoint, Location, Pack, StoredObject
 from apps.checkpoints.places import Places, archive, folder, read_manifest
 from apps.checkpoints.store import restoring
 from apps.checkpoints.store.errors import CorruptCheckpoint, TooLarge
@@ -27,6 +27,8 @@ from apps.core.objects import STORAGE_FAULTS, delete
 
 log = structlog.get_logger(__name__)
 
+LOOKS = 3
+"""How often a checkpoint is read while its files are moved."""
 READABLE = frozenset({CheckpointState.COMMITTED, CheckpointState.QUARANTINED})
 
 
@@ -78,7 +80,7 @@ def load(
         Conflict: a checkpoint in this state has no bytes.
     """
     began = time.perf_counter()
-    manifest, trees = _from_either_place(
+    manifest, trees = from_either_place(
         checkpoint, lambda manifest, places: restoring.load(manifest, places, components, torch=True)
     )
     return Loaded(
@@ -106,7 +108,7 @@ def verify(
         return restoring.verify(manifest, places, progress=progress)
 
     try:
-        _, found = _from_either_place(checkpoint, check)
+        _, found = from_either_place(checkpoint, check)
     except CorruptCheckpoint as error:
         _mark_objects_of_broken_pack(error)
         quarantine(checkpoint=checkpoint, problem=str(error), actor=actor)
@@ -132,22 +134,59 @@ def read(checkpoint: Checkpoint, *, from_archive: bool = False) -> Manifest:
     return manifest
 
 
-def _from_either_place(checkpoint: Checkpoint, use: Callable[[Manifest, Places], Any]) -> tuple[Manifest, Any]:
-    if checkpoint.state not in READABLE:
-        raise Conflict(f"the checkpoint is {checkpoint.state}: its bytes are not kept", code="no_bytes")
+def from_either_place(checkpoint: Checkpoint, use: Callable[[Manifest, Places], Any]) -> tuple[Manifest, Any]:
+    """The manifest, and what ``use`` makes of it: from the folder, and from the archive what the folder has spoilt.
+
+    What was moved while it was read (to the archive, to another pack) is looked for again: it is elsewhere, not lost.
+
+    Raises:
+        CorruptCheckpoint, Unavailable, Conflict: as ``load``.
+    """
+    for is_last in [*[False] * (LOOKS - 1), True]:
+        fresh = Checkpoint.objects.get(pk=checkpoint.pk)
+        if fresh.state not in READABLE:
+            raise Conflict(f"the checkpoint is {fresh.state}: its bytes are not kept", code="no_bytes")
+        where = _where(fresh)
+        try:
+            return _from_folder_or_archive(fresh, use)
+        except CorruptCheckpoint:
+            now = Checkpoint.objects.get(pk=checkpoint.pk)
+            if is_last or (now.state in READABLE and _where(now) == where):
+                raise
+    raise AssertionError("the last look answers or raises")
+
+
+def _where(checkpoint: Checkpoint) -> tuple[Any, ...]:
+    """Where its bytes are told to be."""
+    packs = StoredObject.objects.filter(references__checkpoint=checkpoint).order_by().distinct()
+    lying = packs.values_list("pack_id", "pack__in_folder", "pack__copied_at")
+    return checkpoint.location, checkpoint.copied_at, frozenset(lying)
+
+
+def _from_folder_or_archive(checkpoint: Checkpoint, use: Callable[[Manifest, Places], Any]) -> tuple[Manifest, Any]:
     try:
         return _read_and_use(checkpoint, use, from_archive=False)
     except CorruptCheckpoint as error:
-        if checkpoint.copied_at is None:
+        if not _has_copies(checkpoint):
             raise
         log.warning("checkpoint_read_from_archive", checkpoint=checkpoint.name, error=str(error))
-    return _read_and_use(checkpoint, use, from_archive=True)
+        spoilt = error.pack_id
+    found = _read_and_use(checkpoint, use, from_archive=True)
+    if spoilt is not None:  # it is brought back from the archive, as what has left the folder
+        Pack.objects.filter(pk=spoilt, copied_at__isnull=False).update(in_folder=False)
+    return found
+
+
+def _has_copies(checkpoint: Checkpoint) -> bool:
+    """Whether any of its files is in the archive: what it shares with a copied one is."""
+    packs = Pack.objects.filter(contents__references__checkpoint=checkpoint, copied_at__isnull=False)
+    return checkpoint.copied_at is not None or packs.exists()
 
 
 def _read_and_use(
     checkpoint: Checkpoint, use: Callable[[Manifest, Places], Any], *, from_archive: bool
 ) -> tuple[Manifest, Any]:
-    manifest = read(checkpoint, from_archive=from_archive)
+    manifest = read(checkpoint, from_archive=from_archive and checkpoint.copied_at is not None)
     with _in_its_words(checkpoint):
         return manifest, use(manifest, Places.of(checkpoint.workspace.pk, manifest, from_archive=from_archive))
 

@@ -24,9 +24,10 @@ from apps.audit.transitions import move
 from apps.audit.watched import image
 from apps.checkpoints import places
 from apps.checkpoints.lifecycle import CHECKPOINT_LIFECYCLE, CheckpointState
-from apps.checkpoints.models import Checkpoint, Pack, SaveReason
+from apps.checkpoints.models import Checkpoint, Pack, SaveReason, StoredObject
 from apps.checkpoints.selectors import latest_id
 from apps.checkpoints.services.rows import add_objects, add_references, row_of
+from apps.checkpoints.store.errors import CorruptCheckpoint
 from apps.checkpoints.store.index import Place, Saved
 from apps.checkpoints.store.manifests import Manifest
 from apps.checkpoints.store.saving import Handle, Meta, Saver
@@ -149,12 +150,43 @@ class RunRows:
         self.latest = latest_id(run_id)
 
     def find(self, digests: Collection[str]) -> dict[str, Place]:
+        """Raises Unavailable: the folder is not there."""
+        self._require_folder()
         rows = places.reachable_objects(self._workspace_id, digests, self._store_id)
-        return {row.digest: places.place_of(row) for row in rows}
+        gone = self._packs_that_are_gone({row.pack_id for row in rows})
+        return {row.digest: places.place_of(row) for row in rows if row.pack_id not in gone}
+
+    def _require_folder(self) -> None:
+        """An empty folder where a disk was mounted would take files that nobody finds once it is mounted again."""
+        try:
+            found = places.folder().read_identity()
+        except (OSError, CorruptCheckpoint) as error:
+            raise Unavailable(f"the checkpoint folder cannot be used: {error}", code="storage") from error
+        if found != self._store_id:
+            raise Unavailable(
+                f"the checkpoint folder is not the one in which this run began to save ({self._store_id}): is its disk "
+                "mounted?",
+                code="storage",
+            )
+
+    def _packs_that_are_gone(self, packs: Collection[UUID]) -> set[UUID]:
+        """Somebody has deleted their files, or put an older folder in its place: their objects are written anew."""
+        folder = places.folder()
+        only_here = Pack.objects.filter(pk__in=packs, copied_at__isnull=True).values_list("pk", flat=True)
+        gone = {pack_id for pack_id in only_here if not folder.has_pack(pack_id)}
+        if gone:
+            log.warning("checkpoint_packs_gone", packs=sorted(map(str, gone)))
+            objects = StoredObject.objects.filter(pack_id__in=gone, pack__copied_at__isnull=True)
+            objects.filter(broken_at__isnull=True).update(broken_at=timezone.now())
+        return gone
+
+    def stage(self, meta: Meta) -> None:
+        """The row by which the files of an interrupted save are found again. Raises Unavailable, DatabaseError."""
+        self._require_folder()
+        self._stage(meta)
 
     @transaction.atomic
-    def stage(self, meta: Meta) -> None:
-        """The row by which the files of an interrupted save are found again."""
+    def _stage(self, meta: Meta) -> None:
         checkpoint = Checkpoint(
             id=meta.id,
             workspace_id=meta.workspace_id,
@@ -171,10 +203,19 @@ class RunRows:
         audit.record(type="checkpoint.staged", subject=checkpoint, actor=self._actor, after=image(checkpoint))
 
     def commit(self, saved: Saved) -> None:
-        """Make a stored state the run's latest. Raises LeaseLost, MissingObjects, DatabaseError."""
+        """Make a stored state the run's latest. Raises LeaseLost, MissingObjects, Unavailable, DatabaseError."""
+        self._require_files(saved)
         with transaction.atomic():
             self._commit(saved)
         self.latest = saved.manifest.id
+
+    def _require_files(self, saved: Saved) -> None:
+        """Raises Unavailable: what was written is not there any more."""
+        self._require_folder()
+        folder = places.folder()
+        there = folder.has_manifest(saved.manifest.id) and all(folder.has_pack(pack.pack_id) for pack in saved.packs)
+        if not there:
+            raise Unavailable("the files of the checkpoint have gone since they were written", code="storage")
 
     def _commit(self, saved: Saved) -> None:
         self._guard()

@@ -126,7 +126,7 @@ class Folder:
             file = self.pack_path(pack_id).open("rb")
         except FileNotFoundError:
             self._refuse_to_be_gone()
-            raise CorruptCheckpoint("The file is gone.", part=f"pack {pack_id}") from None
+            raise CorruptCheckpoint("The file is gone.", part=f"pack {pack_id}", pack_id=pack_id) from None
         with file:
             yield PackFile(file)
 
