@@ -8,11 +8,13 @@ from tests.support.configuring import configure
 from tests.support.databases import _empty_redis, committed_db, django_db_setup, servers
 from tests.support.objects import either_storage, folder_storage, s3_client, s3_server, s3_storage
 from tests.support.programs import live_site, start_program, worker
+from tests.support.static_files import _index_static_files_once
 from tests.support.tools import pytest_terminal_summary
 from tests.support.up import home, prepared_home
 
 __all__ = [
     "_empty_redis",
+    "_index_static_files_once",
     "committed_db",
     "configure",
     "django_db_setup",
