@@ -75,6 +75,23 @@ def test_a_broken_one_that_was_passed_over_stands_there_with_its_problem(client:
     assert f'href="/checkpoints/{broken.pk}"' in page
 
 
+@pytest.mark.parametrize(
+    ("report", "says"),
+    [
+        ({"fingerprint": "same", "environment": "same"}, "computes as before, bit for bit"),
+        ({"fingerprint": "different", "environment": "same"}, "does not compute as before"),
+        ({"fingerprint": "different", "environment": "different"}, "it is another machine or other versions"),
+    ],
+)
+def test_whether_the_network_computes_as_before_is_told(
+    client: Client, run: TrainingRun, report: dict[str, str], says: str
+) -> None:
+    checkpoint: Any = CheckpointFactory(run_id=run.pk)
+    make_recovery(run, checkpoint=checkpoint, report=report)
+
+    assert says in rows_of(page_of(client))[0]
+
+
 def test_one_that_took_longer_than_it_may_is_marked_and_counted(client: Client, run: TrainingRun) -> None:
     make_recovery(run, seconds=(28.0, 1.0, 0.5, 0.1, 0.2))
     make_recovery(run, seconds=(40.0, 1.0, 0.5, 0.1, 0.2))

@@ -59,7 +59,14 @@ class Line:
     @property
     def bits(self) -> str:
         """What comparing the forward passes said, in words; empty: nothing was compared."""
-        return str(self.event.report.get("fingerprint", ""))
+        is_same = {"same": True, "different": False}.get(str(self.event.report.get("fingerprint")))
+        if is_same is None:
+            return ""
+        if is_same:
+            return "computes as before, bit for bit"
+        if self.event.report.get("environment") == "same":
+            return "does not compute as before"
+        return "differs in its last digits: it is another machine or other versions"
 
 
 @dataclass(frozen=True, slots=True)
