@@ -21,11 +21,6 @@ def checkpoints_of(run_id: UUID) -> QuerySet[Checkpoint]:
     return Checkpoint.objects.filter(run_id=run_id).order_by("-id")
 
 
-def latest_epoch(run_id: UUID) -> int:
-    """The epoch of the run's newest committed checkpoint; 0 if it has none."""
-    return _committed(run_id).values_list("epoch", flat=True).first() or 0
-
-
 def latest_id(run_id: UUID) -> UUID | None:
     """The run's newest committed checkpoint."""
     return _committed(run_id).values_list("pk", flat=True).first()

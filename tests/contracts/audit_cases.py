@@ -136,6 +136,8 @@ EXEMPT = {
     "checkpoints.copy": "a copy changes nothing of what the checkpoint is",
     "checkpoints.put_pack": "where packs lie is outside the net",
     "checkpoints.fetch_pack": "where packs lie is outside the net",
+    "checkpoints.free": "where packs lie is outside the net",
+    "checkpoints.free_archived": "where packs lie is outside the net",
     "checkpoints.told": "names what a storage did not do, for its callers",
     "checkpoints.copy_due": "tells of trouble only (tests/integration/test_checkpoint_archive.py)",
     "checkpoints.bring_back_needed": "where packs lie is outside the net",
@@ -664,37 +666,11 @@ def _(actor: Actor) -> Arranged:
 # --- checkpoints
 
 
-@case("checkpoints.save_snapshot", "checkpoint.committed")
-def _(actor: Actor) -> Arranged:
-    run = RunFactory(state=RunState.RUNNING)
-    return (
-        lambda: checkpoints.save_snapshot(
-            run_id=run.pk,
-            workspace_id=run.workspace_id,
-            fencing_token=1,
-            epoch=1,
-            step=40,
-            tensors=b"tensors",
-            state={"epoch": 1},
-            actor=actor,
-            guard=lambda: None,
-        ),
-        lambda checkpoint: checkpoint,
-    )
-
-
 @case("checkpoints.load_latest", "checkpoint.transition")
 def _(actor: Actor) -> Arranged:
     """Reading writes where the files of a checkpoint are not what it says: it is quarantined."""
     broken = CheckpointFactory(state=CheckpointState.COMMITTED)
     return lambda: checkpoints.load_latest(run_id=broken.run_id, actor=actor), broken
-
-
-@case("checkpoints.expire_old", "checkpoint.transition")
-def _(actor: Actor) -> Arranged:
-    run_id = new_id()
-    oldest, *_ = [CheckpointFactory(run_id=run_id, step=step) for step in (40, 80)]
-    return lambda: checkpoints.expire_old(run_id=run_id, actor=actor, keep=1), oldest
 
 
 @case("checkpoints.expire_abandoned", "checkpoint.transition")

@@ -13,15 +13,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import torch
 from django.core.files.storage import storages
 
-from apps.accounts.models import default_workspace_id
 from apps.checkpoints import services as checkpoints
 from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint
+from apps.checkpoints.services import archiving
 from apps.core.actors import SYSTEM, WORKER
 from apps.core.errors import Unavailable
-from apps.core.ids import new_id
 from apps.core.objects import STORAGE_FAULTS, exists, get, put
 from apps.kernels import services as kernels
 from apps.kernels.cache import KernelStore, archive
@@ -30,8 +30,11 @@ from apps.kernels.cache.segments import CorruptSegment, Segment, TierAway, chunk
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import CHUNK_BYTES, StorageTier
 from esper_site.settings import object_storage as settings_of
+from tests.support.checkpoints import checkpoint_folder, save
 from tests.support.factories import KernelFactory
 from tests.support.objects import Bucket, s3, use
+
+__all__ = ["checkpoint_folder"]
 
 DATA = b"".join(hashlib.sha256(bytes([number])).digest() * (CHUNK_BYTES // 64) for number in range(4))
 """Two chunks."""
@@ -165,31 +168,16 @@ class TestFrozenForItsUsers:
         assert kernel.storage_tier != StorageTier.COLD
         assert KernelStore().get(DIGEST) == DATA
 
-    def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_it(self, s3_storage: Bucket) -> None:
-        run_id = new_id()
-        save(run_id, 1)
+    @pytest.mark.usefixtures("checkpoint_folder")
+    def test_a_checkpoint_that_cannot_be_copied_is_kept_where_it_is(self, s3_storage: Bucket) -> None:
         s3_storage.be_patient_for(READ_SECONDS)
         s3_storage.proxy.freeze()
-        for attempt in (lambda: save(run_id, 2), lambda: checkpoints.load_latest(run_id=run_id, actor=WORKER)):
-            with pytest.raises(Unavailable):
-                attempt()
-        s3_storage.proxy.mend()
-
-        assert step_of_latest(run_id) == 1
-
-
-def save(run_id: UUID, step: int, tensors: bytes = b"tensors") -> Checkpoint:
-    return checkpoints.save_snapshot(
-        run_id=run_id,
-        workspace_id=default_workspace_id(),
-        fencing_token=1,
-        epoch=step,
-        step=step,
-        tensors=tensors,
-        state={"step": step},
-        actor=WORKER,
-        guard=lambda: None,
-    )
+        checkpoint = save(step=10)
+        with pytest.raises(Unavailable):
+            archiving.copy(checkpoint=checkpoint)
+        checkpoint.refresh_from_db()
+        assert checkpoint.copied_at is None
+        assert step_of_latest(checkpoint.run_id) == 10
 
 
 def step_of_latest(run_id: UUID) -> int:
@@ -327,13 +315,15 @@ def test_what_does_not_fit_leaves_nothing_and_takes_no_room(small_disk: Path) ->
 
 @pytest.mark.root
 @pytest.mark.django_db
-def test_a_checkpoint_that_does_not_fit_leaves_the_one_before_it(small_disk: Path) -> None:
-    run_id = new_id()
-    first = save(run_id, 1, tensors=DATA)
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before_it(small_disk: Path, settings: Any) -> None:
+    settings.CHECKPOINTS_ROOT = small_disk / "checkpoints"
+    settings.CHECKPOINTS_ROOT.mkdir()
+    first = save(step=10)
+    kept = files(small_disk)
 
     with pytest.raises(Unavailable, match="No space left"):
-        save(run_id, 2, tensors=DATA * 4)
+        save(first.run_id, step=20, state={"tolaria": {"weights": torch.rand(2 * 1024**2)}})
 
-    assert step_of_latest(run_id) == 1
-    assert Checkpoint.objects.get(run_id=run_id, step=2).state == CheckpointState.ABANDONED
-    assert files(small_disk) == [f"{first.name}.json", f"{first.name}.safetensors"]
+    assert step_of_latest(first.run_id) == 10
+    assert Checkpoint.objects.get(run_id=first.run_id, step=20).state == CheckpointState.ABANDONED
+    assert files(small_disk) == kept

@@ -1,19 +1,15 @@
 """Everything that writes checkpoints, by what is done."""
 
 from apps.checkpoints.services.loading import Loaded, load, load_latest, quarantine, verify
-from apps.checkpoints.services.old import expire_abandoned, expire_old, save_snapshot
 from apps.checkpoints.services.rebuilding import rebuild
 from apps.checkpoints.services.saving import RunSaver
 
 __all__ = [
     "Loaded",
     "RunSaver",
-    "expire_abandoned",
-    "expire_old",
     "load",
     "load_latest",
     "quarantine",
     "rebuild",
-    "save_snapshot",
     "verify",
 ]
