@@ -1,7 +1,8 @@
 """`/runs/{id}/checkpoints/uploads`: a client that trains elsewhere sends its state, and only what is not here yet."""
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import pytest
 import torch
 from blake3 import blake3
+from hypothesis import HealthCheck, given, settings, strategies
 
 from apps.checkpoints import services
 from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint, ObjectReference
 from apps.checkpoints.services import uploads
 from apps.checkpoints.store import crashpoints
+from apps.checkpoints.store.folder import Folder as StoreFolder
 from apps.core.actors import WORKER
+from apps.core.errors import Invalid
 from apps.core.ids import new_id
 from apps.training.models import RunLease
 from tests.api.conftest import Caller
@@ -279,6 +283,52 @@ class TestWrongInput:
         assert_problem(client.begin(client.manifest(state(1))), 409, "too_many_uploads")
 
 
+ODD_VALUES: tuple[Any, ...] = (
+    None, True, -1, 0, 2**63, 10**40, 0.5, "", "x" * 600, "../../x", [], {}, [[]], {"$leaf": 0}, {"$leaf": -1},
+    {"$tuple": 3}, {"$dict": [[[], 1]]}, {"$bytes": "?"}, {"$float": "much"}, {"$int": "0x"}, ["f" * 64, 0, 2**62],
+)  # fmt: skip
+
+
+def places_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of everything inside a JSON document."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, item in inner:
+        yield (*path, name)
+        yield from places_in(item, (*path, name))
+
+
+def refused_at(document: dict[str, Any]) -> list[str]:
+    """The pointers of the refusal; none: it is taken. Anything else that is raised is not caught."""
+    try:
+        uploads.begin_upload(run_id=new_id(), workspace_id=new_id(), document=document)
+    except Invalid as error:
+        return [fault.pointer for fault in error.errors] or [""]
+    return []
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=strategies.data())
+def test_no_change_of_a_manifest_is_more_than_refused(data: strategies.DataObject) -> None:
+    """Whatever stands anywhere in it: it is taken as a manifest, or refused with a pointer into it."""
+    good = {
+        "epoch": 1, "step": 2, "metrics": {"loss": 0.5}, "environment": {"torch": "2"},
+        "components": {
+            "net": {
+                "tree": {"w": {"$leaf": 0}, "betas": {"$tuple": [0.9, 1]}},
+                "leaves": [{"dtype": "float32", "shape": [2], "parts": [["f" * 64, 0, 8]]}],
+            }
+        },
+    }  # fmt: skip
+    document = json.loads(json.dumps(good))
+    *path, last = data.draw(strategies.sampled_from(list(places_in(document))))
+    parent = document
+    for step in path:
+        parent = parent[step]
+    parent[last] = data.draw(strategies.sampled_from(ODD_VALUES))
+
+    assert all(pointer.startswith("/manifest") for pointer in refused_at(document))
+
+
 class TestFolderInTrouble:
     def test_a_folder_that_is_away_is_told_and_nothing_is_lost(
         self, client: Client, checkpoint_folder: Path, settings: Any
@@ -327,3 +377,26 @@ def test_uploads_that_are_left_alone_are_collected(client: Client, checkpoint_fo
     assert uploads.collect_uploads(older_than=0.0) == 1
     assert staged(checkpoint_folder) == []
     assert not Checkpoint.objects.filter(state=CheckpointState.COMMITTED).exists()
+
+
+def test_a_commit_that_was_killed_leaves_no_manifest_once_its_upload_is_collected(
+    client: Client, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*args: Any, **options: Any) -> None:
+        raise Killed
+
+    begun = client.begin(client.manifest(state(1))).json()
+    for digest in begun["missing"]:
+        client.send(begun["upload"], digest)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(uploads, "_committed", kill)
+        patch.setattr(StoreFolder, "delete_manifest", lambda folder, key: 0)  # nobody is left to do it
+        client.commit(begun["upload"])
+    assert list((checkpoint_folder / "manifests").iterdir())
+
+    uploads.collect_uploads(older_than=0.0)
+
+    assert list((checkpoint_folder / "manifests").iterdir()) == []
