@@ -16,9 +16,11 @@ from uuid import UUID
 
 import structlog
 import torch
+from blake3 import blake3
 from django.conf import settings as site_settings
 from django.db import DatabaseError, close_old_connections, connection
 
+from apps import morphogenesis
 from apps.core.actors import WORKER
 from apps.core.errors import Conflict, InvalidTransition, LeaseLost, NotFound, Unavailable
 from apps.kernels.cache import CorruptKernel, KernelStore
@@ -182,7 +184,17 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "processor": _processor(),
         "python": platform.python_version(),
+        "engine": engine(),
     }
+
+
+@cache
+def engine() -> str:
+    """Which engine it is, by its source: another version may compute other bits, and that breaks no checkpoint."""
+    found = blake3()
+    for path in sorted(Path(morphogenesis.__path__[0]).rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 @cache

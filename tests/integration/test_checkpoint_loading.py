@@ -48,6 +48,18 @@ def test_another_is_taken_if_it_is_asked_for() -> None:
     assert loaded.checkpoint == older
 
 
+def test_instead_of_a_broken_one_that_was_asked_for_the_one_before_it_is_taken() -> None:
+    run_id = new_id()
+    before, wanted, _after = save(run_id, 10), save(run_id, 20), save(run_id, 30)
+    flip(manifest_of(wanted), 100)
+
+    for _ in range(2):  # found broken, and then known to be
+        loaded = services.load_latest(run_id=run_id, actor=WORKER, preferred=wanted.pk)
+
+        assert loaded is not None
+        assert loaded.checkpoint == before
+
+
 @pytest.mark.parametrize("of", [manifest_of, pack_of])
 def test_a_flipped_bit_is_found_named_and_passed_over(of: object) -> None:
     run_id = new_id()

@@ -3,18 +3,21 @@
 import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from django.db import transaction
 
+from apps import morphogenesis
 from apps.audit.models import AuditEvent
 from apps.checkpoints.lifecycle import CheckpointState, JobState
 from apps.checkpoints.models import CheckpointPolicy, JobKind, SaveReason, Schedule
 from apps.checkpoints.places import folder
 from apps.checkpoints.services import jobs
 from apps.checkpoints.services.loading import read
+from apps.checkpoints.services.retention import expire_due
 from apps.checkpoints.store import crashpoints
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict, LeaseLost
@@ -251,6 +254,39 @@ def test_a_run_is_not_set_back_to_what_is_no_checkpoint_of_its_own(resting: Trai
     foreign = CheckpointFactory(run_id=quick_run().pk, workspace=resting.workspace)
     with pytest.raises(Conflict, match="is of the run"):
         services.restore_run(run=resting, checkpoint=foreign, actor=SYSTEM)
+
+
+def test_retention_leaves_what_a_run_was_set_back_to_until_it_has_a_newer_one(resting: TrainingRun) -> None:
+    CheckpointPolicyFactory(workspace=resting.workspace, keep_last=1, keep_days=0, keep_best=0)
+    first = checkpoints_of(resting)[0]
+    services.restore_run(run=resting, checkpoint=first, actor=SYSTEM)
+
+    expire_due(actor=SYSTEM)
+
+    assert first in checkpoints_of(resting)
+    run = train_to_the_end(resting)
+    expire_due(actor=SYSTEM)
+    assert first not in checkpoints_of(run)
+
+
+def test_a_run_is_not_set_back_to_what_was_let_go_since_somebody_looked(resting: TrainingRun) -> None:
+    CheckpointPolicyFactory(workspace=resting.workspace, keep_last=1, keep_days=0, keep_best=0)
+    first = checkpoints_of(resting)[0]
+    expire_due(actor=SYSTEM)
+
+    with pytest.raises(Conflict, match="EXPIRED"):
+        services.restore_run(run=resting, checkpoint=first, actor=SYSTEM)
+
+
+def test_another_version_of_the_engine_is_another_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here = runner.environment()
+    (tmp_path / "trainer.py").write_text("# another version")
+    monkeypatch.setattr(morphogenesis, "__path__", [str(tmp_path)])
+    runner.engine.cache_clear()
+    try:
+        assert runner.environment() != here
+    finally:
+        runner.engine.cache_clear()
 
 
 def test_restoring_as_a_job_reads_every_byte_first(resting: TrainingRun) -> None:

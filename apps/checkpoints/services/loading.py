@@ -44,7 +44,8 @@ class Loaded:
 
 
 def load_latest(*, run_id: UUID, actor: Actor, preferred: UUID | None = None) -> Loaded | None:
-    """The newest good checkpoint of a run, or first ``preferred``; None: there is none, and the run begins anew.
+    """The newest good checkpoint of a run; None: there is none, and the run begins anew. With ``preferred`` that one,
+    if it is broken or gone the newest before it, and only then those after it.
 
     Raises:
         Unavailable: the storage does not answer.
@@ -62,7 +63,10 @@ def load_latest(*, run_id: UUID, actor: Actor, preferred: UUID | None = None) ->
 
 def _candidates(run_id: UUID, preferred: UUID | None) -> list[Checkpoint]:
     committed = Checkpoint.objects.filter(run_id=run_id, state=CheckpointState.COMMITTED).order_by("-step", "-id")
-    return sorted(committed, key=lambda checkpoint: checkpoint.pk != preferred)
+    wanted = Checkpoint.objects.filter(pk=preferred, run_id=run_id).first() if preferred else None
+    if wanted is None:
+        return list(committed)
+    return sorted(committed, key=lambda checkpoint: (checkpoint.pk != wanted.pk, checkpoint.step > wanted.step))
 
 
 def load(

@@ -1,10 +1,11 @@
 """Setting a run back to one of its checkpoints."""
 
 from datetime import timedelta
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import F
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from apps.audit import services as audit
 from apps.checkpoints.lifecycle import CheckpointState
@@ -22,6 +23,7 @@ from apps.training.services.recovery import open_recovery
 from apps.training.services.runs import TRAIN_TASK, move_run
 
 RESTORABLE = frozenset({RunState.QUEUED, RunState.PAUSED, RunState.FAILED, RunState.CANCELLED})
+UNDER_WAY = frozenset({RunState.RECOVERING, RunState.RUNNING, RunState.PAUSED})
 REMEDIES = {
     RunState.RUNNING: "pause it first",
     RunState.RECOVERING: "wait until it runs again, and pause it",
@@ -38,12 +40,14 @@ def restore_run(*, run: TrainingRun, checkpoint: Checkpoint, actor: Actor, reaso
     """
     lease = RunLease.objects.select_for_update(of=("self",)).get(run=run)
     run = TrainingRun.objects.select_for_update(of=("self",)).get(pk=run.pk)
+    # As it is now: from here on it is not broken, and let go of only by who finds that the run needs it.
+    checkpoint = Checkpoint.objects.select_for_update(of=("self",)).get(pk=checkpoint.pk)
     check_restore(run, checkpoint)
     RunLease.objects.filter(pk=lease.pk).update(
         fencing_token=F("fencing_token") + 1,
         holder="",
         recoveries=0,
-        expires_at=timezone.now() + timedelta(seconds=HANDOVER_SECONDS),
+        expires_at=Now() + timedelta(seconds=HANDOVER_SECONDS),
     )
     digests = [offer["digest"] for offer in run.library or []]
     hold_kernels(kernels=kernel_selectors.validated().filter(digest__in=digests), run_id=run.pk)
@@ -62,6 +66,12 @@ def restore_run(*, run: TrainingRun, checkpoint: Checkpoint, actor: Actor, reaso
     open_recovery(run=run, cause=RecoveryCause.RESTORE, actor=actor, reason=reason, checkpoint=checkpoint)
     enqueue_after_commit(TRAIN_TASK, str(run.pk))
     return run
+
+
+def needed_to_go_on(run_id: UUID) -> dict[UUID, str]:
+    """The checkpoint that a run was set back to, until it has a newer one (``checkpoints.needs``)."""
+    set_back = TrainingRun.objects.filter(pk=run_id, state__in=UNDER_WAY, resume_from__isnull=False)
+    return {key: "the run is to go on from it" for key in set_back.values_list("resume_from", flat=True) if key}
 
 
 def check_restore(run: TrainingRun, checkpoint: Checkpoint) -> None:
