@@ -1,6 +1,6 @@
 """Runs as rows: who may hold one, what a late worker may write, and how a lost one is taken up."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -133,6 +133,24 @@ def test_a_lost_run_is_recovered_and_its_old_worker_is_refused(
 
 
 def test_a_live_run_is_not_taken_for_an_orphan(claimed: tuple[TrainingRun, int]) -> None:
+    assert services.recover_orphans() == []
+
+
+def test_a_run_whose_worker_died_before_the_clock_was_set_back_is_taken_up(claimed: tuple[TrainingRun, int]) -> None:
+    run, _ = claimed
+    RunLease.objects.filter(run=run).update(expires_at=timezone.now() + timedelta(hours=1))
+
+    assert services.recover_orphans() == [run.pk]
+
+
+def test_a_worker_whose_clock_is_wrong_keeps_its_run(
+    claimed: tuple[TrainingRun, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, token = claimed
+    with monkeypatch.context() as patch:
+        patch.setattr(leases.timezone, "now", lambda: datetime(2001, 1, 1, tzinfo=UTC))
+        services.extend_lease(run_id=run.pk, fencing_token=token)
+
     assert services.recover_orphans() == []
 
 

@@ -1,5 +1,7 @@
 """Who owns a run. A lease has a holder, an expiry and a fencing token that grows with every new holder.
 
+When a lease ends is told by the database's clock alone: those of its workers may differ, and be set.
+
 Every write of a worker presents its token; a worker that was taken for dead and wakes up has an old one, and is refused
 (Kleppmann, "How to do distributed locking", 2016; Gray and Cheriton, "Leases", SOSP 1989).
 """
@@ -11,7 +13,8 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from apps.audit import services as audit
@@ -72,9 +75,8 @@ def claim_run(*, run_id: UUID, holder: str, actor: Actor = WORKER) -> tuple[Trai
 
 
 def _extend(lease: RunLease) -> None:
-    now = timezone.now()
-    lease.heartbeat_at = now
-    lease.expires_at = now + timedelta(seconds=settings.LEASE_SECONDS)
+    lease.heartbeat_at = Now()
+    lease.expires_at = Now() + timedelta(seconds=settings.LEASE_SECONDS)
 
 
 def extend_lease(*, run_id: UUID, fencing_token: int) -> str:
@@ -83,9 +85,8 @@ def extend_lease(*, run_id: UUID, fencing_token: int) -> str:
     Raises:
         LeaseLost: another holder has a newer token.
     """
-    now = timezone.now()
     extended = RunLease.objects.filter(run_id=run_id, fencing_token=fencing_token).update(
-        heartbeat_at=now, expires_at=now + timedelta(seconds=settings.LEASE_SECONDS)
+        heartbeat_at=Now(), expires_at=Now() + timedelta(seconds=settings.LEASE_SECONDS)
     )
     if not extended:
         raise LeaseLost("another worker owns this run now")
@@ -170,7 +171,7 @@ def hand_over(*, run_id: UUID, fencing_token: int, countdown: float = 0.0) -> No
     """Give the run back between two segments and queue the next one."""
     lease = verify_lease(run_id=run_id, fencing_token=fencing_token)
     lease.holder = ""
-    lease.expires_at = timezone.now() + timedelta(seconds=HANDOVER_SECONDS)
+    lease.expires_at = Now() + timedelta(seconds=HANDOVER_SECONDS)
     lease.save()
     enqueue_after_commit(TRAIN_TASK, str(run_id), countdown=countdown)
 
@@ -218,7 +219,7 @@ def give_up_lease(*, run_id: UUID, fencing_token: int, why: str) -> None:
     lease = RunLease.objects.select_for_update().filter(run_id=run_id, fencing_token=fencing_token).first()
     if lease is None:
         return
-    RunLease.objects.filter(pk=lease.pk).update(expires_at=timezone.now())
+    RunLease.objects.filter(pk=lease.pk).update(expires_at=Now())
     run = TrainingRun.objects.select_for_update(of=("self",)).get(pk=run_id)
     before = image(run)
     run.failure = why
@@ -260,10 +261,17 @@ def _forget_the_restore(run_id: UUID) -> None:
     )
 
 
+def _is_over() -> Q:
+    """Leases that have run out. One that is good for longer than any lease was given before the clock was set back: a
+    living worker has renewed it since, or does so under another token."""
+    longest = timedelta(seconds=max(settings.LEASE_SECONDS, HANDOVER_SECONDS) + settings.HEARTBEAT_SECONDS)
+    return Q(expires_at__lt=Now()) | Q(expires_at__gt=Now() + longest)
+
+
 def recover_orphans() -> list[UUID]:
     """Take up every running run whose worker shows no sign of life; returns their ids."""
     now = timezone.now()
-    orphans = RunLease.objects.filter(run__state=RunState.RUNNING, expires_at__lt=now).values_list("run_id", flat=True)
+    orphans = RunLease.objects.filter(_is_over(), run__state=RunState.RUNNING).values_list("run_id", flat=True)
     recovered = [run_id for run_id in orphans if _recover(run_id)]
     waiting = TrainingRun.objects.filter(
         kind=RunKind.EXTERNAL, state=RunState.RECOVERING, lease__heartbeat_at__lt=now - EXTERNAL_GIVE_UP
@@ -278,7 +286,7 @@ def _recover(run_id: UUID) -> bool:
     lease = (
         RunLease.objects.select_for_update(of=("self",), skip_locked=True)
         .select_related("run")
-        .filter(run_id=run_id, run__state=RunState.RUNNING, expires_at__lt=timezone.now())
+        .filter(_is_over(), run_id=run_id, run__state=RunState.RUNNING)
         .first()
     )
     if lease is None:
@@ -322,7 +330,7 @@ def _queue_again(lease: RunLease) -> bool:
     if lease.run.command == Command.STOP:
         move_run(run=lease.run, to=RunState.CANCELLED, actor=SYSTEM, reason="stopped while it waited for a worker")
         return True
-    lease.expires_at = timezone.now() + timedelta(seconds=HANDOVER_SECONDS)
+    lease.expires_at = Now() + timedelta(seconds=HANDOVER_SECONDS)
     lease.save()
     enqueue_after_commit(TRAIN_TASK, str(lease.run_id))
     return False

@@ -50,7 +50,7 @@ def open_recovery(
         lost_holder=lost_holder,
         checkpoint=checkpoint,
         silent_since=silent_since,
-        detect_seconds=(timezone.now() - silent_since).total_seconds() if silent_since else None,
+        detect_seconds=_since(silent_since) if silent_since else None,
     )
     event.full_clean()
     event.save(force_insert=True)
@@ -129,3 +129,8 @@ def _fail(recovery: RecoveryEvent, problem: str, actor: Actor) -> None:
         reason=problem,
         changes={"problem": problem, "ended_at": timezone.now()},
     )
+
+
+def _since(moment: datetime) -> float:
+    """Seconds; the database's clock, which leases go by, may be ahead of ours."""
+    return max(0.0, (timezone.now() - moment).total_seconds())
