@@ -20,6 +20,7 @@ from apps.checkpoints.selectors import policy_of
 from apps.checkpoints.services import jobs
 from apps.checkpoints.services.loading import Loaded, load_latest, quarantine
 from apps.checkpoints.services.saving import RunSaver
+from apps.checkpoints.store.errors import CorruptCheckpoint
 from apps.checkpoints.store.saving import Handle
 from apps.core.actors import WORKER
 from apps.core.errors import InvalidTransition, LeaseLost, Unavailable
@@ -86,7 +87,7 @@ class RunCheckpoints:
                 guard=lambda: services.mark_progress(run_id=run.pk, fencing_token=fencing_token),
                 actor=WORKER,
             )
-        except OSError as error:
+        except (OSError, CorruptCheckpoint) as error:
             raise Unavailable(f"the checkpoint folder cannot be used: {error}", code="storage") from error
 
     def __enter__(self) -> Self:
@@ -192,7 +193,8 @@ class RunCheckpoints:
             if snapshot.epoch < self._run.epochs:
                 return False
             time.sleep(RETRY_SECONDS)  # the run is over: nothing is held up, and there is no later
-        asked = self._take_jobs()
+        # Who asks while another save is being stored waits for the next one: training waits for nobody's disk.
+        asked = self._take_jobs() if at_end or not self._is_storing else []
         try:
             handle = self._saver.save(
                 {**snapshot.components, "urza": self._urza},
@@ -270,6 +272,7 @@ class RunCheckpoints:
             saved = save.handle.wait()
         except Exception as error:  # told in full by the saver: alert, audit event, log
             self._failed_at = self._clock()
+            self._schedule.note_failure()
             self._lost = str(error) if isinstance(error, LeaseLost) else ""
             for job in save.jobs:
                 jobs.fail_job(job, f"the checkpoint could not be stored: {error}")

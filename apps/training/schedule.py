@@ -28,6 +28,7 @@ class SaveSchedule:
         self._usual: float | None = None
         self._slowed = 0.0
         self._cost: float | None = None
+        self._failed = False
 
     def note_step(self, *, storing: bool) -> None:
         """A step is done, while a save was being stored or not."""
@@ -43,6 +44,11 @@ class SaveSchedule:
         now = self._clock()
         self._saved_at = self._stepped_at = now
         self._cost, self._slowed = (now - began) + self._slowed, 0.0
+        self._failed = False
+
+    def note_failure(self) -> None:
+        """The save could not be stored: the next one does not wait for the interval."""
+        self._failed = True
 
     @property
     def interval(self) -> float | None:
@@ -58,4 +64,4 @@ class SaveSchedule:
     @property
     def is_due(self) -> bool:
         interval = self.interval
-        return interval is not None and self._clock() - self._saved_at >= interval
+        return interval is not None and (self._failed or self._clock() - self._saved_at >= interval)

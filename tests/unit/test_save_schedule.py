@@ -80,3 +80,14 @@ def test_a_wall_clock_that_is_set_moves_no_save(monkeypatch: pytest.MonkeyPatch)
     for jump in (1e9, -1e9):
         monkeypatch.setattr(time, "time", lambda jump=jump: jump)
         assert not timed.is_due
+
+
+def test_after_a_save_that_failed_the_next_does_not_wait_for_the_interval(clock: Clock) -> None:
+    timed = schedule(clock, Schedule.INTERVAL, 1800)
+    save(timed, clock, 0.1)
+
+    timed.note_failure()
+
+    assert timed.is_due
+    save(timed, clock, 0.1)
+    assert not timed.is_due

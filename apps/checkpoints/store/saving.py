@@ -125,6 +125,9 @@ class Saver:
         try:
             snapshot = _Snapshot.of(state, frozen)
             snapshot.stage(self._staging)
+        except (MemoryError, RuntimeError) as error:
+            self._left()
+            return self._not_staged(meta, error, started)
         except BaseException:
             self._left()
             raise
@@ -137,6 +140,14 @@ class Saver:
                 future.set_result(self._run(save))
             except Exception as error:
                 future.set_exception(error)
+        return Handle(future, time.perf_counter() - started)
+
+    def _not_staged(self, meta: Meta, error: Exception, started: float) -> Handle:
+        """There was no memory for the copy: a save that has failed, as on a full disk."""
+        if self._on_failure is not None:
+            self._on_failure(meta, error)
+        future: Future[Saved] = Future()
+        future.set_exception(error)
         return Handle(future, time.perf_counter() - started)
 
     def prepare(self, state: Mapping[str, Any], *, frozen: Collection[int] = frozenset()) -> None:

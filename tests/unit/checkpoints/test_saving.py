@@ -19,6 +19,7 @@ from apps.checkpoints.store.index import FolderIndex, Saved
 from apps.checkpoints.store.packs import OBJECT_BYTES
 from apps.checkpoints.store.restoring import FolderSource, load
 from apps.checkpoints.store.saving import COMMITS, Meta, Saver
+from apps.checkpoints.store.staging import Staging
 from tests.unit.checkpoints.making import same, state
 
 MIB = 1024 * 1024
@@ -320,6 +321,26 @@ def test_callers_hear_of_the_beginning_before_anything_is_written_and_of_the_end
     store.saver.close()
 
     assert heard == [(7, []), "end"]
+
+
+def test_memory_that_is_not_there_for_a_copy_fails_the_save_and_not_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Exception] = []
+    store = Store(tmp_path, on_failure=lambda _, error: told.append(error))
+
+    def no_memory(staging: Staging, tensors: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "take", no_memory)
+        handle = store.saver.begin(state(), meta())
+    assert handle is not None
+    with pytest.raises(RuntimeError, match="memory"):
+        handle.wait(0)
+    assert len(told) == 1
+    assert store.save(state()).packs
+    store.saver.close()
 
 
 def test_a_failure_is_told_and_raised_and_the_next_save_goes_on(
