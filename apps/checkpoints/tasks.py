@@ -40,10 +40,11 @@ def copy_checkpoints() -> None:
 
 @shared_task
 def archive_checkpoints() -> None:
-    """Copies that are due, and moves to the object storage that policies ask for."""
+    """Copies that are due, moves to the object storage that policies ask for, and the room that these leave."""
     with _passed_over("checkpoint_archive"):
         rounds.copy_due()
         rounds.archive_due()
+        rounds.free_archived()
 
 
 @shared_task

@@ -15,7 +15,7 @@ from django.utils import timezone
 from apps.checkpoints import places, services
 from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint, ObjectReference, Pack, StoredObject
-from apps.checkpoints.services import loading
+from apps.checkpoints.services import garbage, loading
 from apps.checkpoints.services.archiving import archive, copy
 from apps.checkpoints.services.compaction import compact
 from apps.checkpoints.services.garbage import (
@@ -32,7 +32,7 @@ from apps.checkpoints.services.retention import expire_due
 from apps.checkpoints.store import crashpoints, restoring
 from apps.checkpoints.store.manifests import FORMAT
 from apps.checkpoints.store.packs import PackWriter
-from apps.core.actors import SYSTEM
+from apps.core.actors import SYSTEM, Actor
 from apps.core.errors import Conflict
 from apps.core.ids import new_id
 from apps.core.objects import put
@@ -183,6 +183,22 @@ class TestAbandoned:
         assert not manifest_of(dead).exists()
         assert not half.exists()
         assert manifest_of(young).exists()
+
+    def test_one_that_ends_while_it_is_given_up_is_left_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        faster, dead = self.staged(timedelta(hours=2)), self.staged(timedelta(hours=2))
+        give_up = garbage._abandon
+
+        def abandon(checkpoint: Checkpoint, actor: Actor) -> Checkpoint:
+            Checkpoint.objects.filter(pk=faster.pk).update(state=CheckpointState.COMMITTED)
+            return give_up(checkpoint, actor)
+
+        monkeypatch.setattr(garbage, "_abandon", abandon)
+
+        assert expire_abandoned() == 1
+
+        dead.refresh_from_db()
+        assert dead.state == CheckpointState.ABANDONED
+        assert manifest_of(faster).exists()
 
     def test_the_files_of_the_first_format_go_with_their_checkpoint(self, folder_storage: Folder) -> None:
         dead = CheckpointFactory.create(state=CheckpointState.STAGING, format=FIRST_FORMAT)

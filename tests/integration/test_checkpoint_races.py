@@ -1,4 +1,4 @@
-"""Checkpoints while others move, expire or spoil their files: nothing good is set aside, and nothing wrong is trusted."""
+"""Checkpoints while others move, expire or spoil their files: nothing good is set aside, nothing wrong is trusted."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +15,7 @@ from apps.checkpoints.services import compaction, rounds
 from apps.checkpoints.services.archiving import archive, copy
 from apps.checkpoints.services.saving import RunSaver
 from apps.checkpoints.store import crashpoints, restoring
+from apps.checkpoints.store.folder import Folder as StoreFolder
 from apps.core.actors import SYSTEM, WORKER
 from apps.core.errors import Unavailable
 from apps.core.ids import new_id
@@ -215,3 +216,33 @@ def store(saver: RunSaver, step: int) -> None:
     """Raises Unavailable."""
     saver.save(state_of(step), epoch=1, step=step, reason=SaveReason.EPOCH)
     saver.flush(required=True)
+
+
+class TestRoomThatAMoveLeaves:
+    """In the folder, though the archive is where all checkpoints that need it lie."""
+
+    def test_after_a_crash_is_freed_by_beat(
+        self, run_id: UUID, folder_storage: Folder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        checkpoint = save(run_id, 10)
+        pack = pack_of(checkpoint)
+        with monkeypatch.context() as patch:
+            patch.setattr(StoreFolder, "delete_pack", lambda folder, key: 0)  # killed just before
+            archive(checkpoint=checkpoint, actor=SYSTEM)
+        assert pack.exists()
+
+        assert rounds.free_archived() == 1
+
+        assert not pack.exists()
+        services.verify(checkpoint=Checkpoint.objects.get(pk=checkpoint.pk), actor=WORKER)
+
+    def test_is_freed_once_the_local_one_that_shared_it_has_gone(self, run_id: UUID, folder_storage: Folder) -> None:
+        older, newer = save(run_id, 10), save(run_id, 20)
+        pack = pack_of(older)
+        archive(checkpoint=older, actor=SYSTEM)
+        assert (rounds.free_archived(), pack.exists()) == (0, True)
+        newer.references.all().delete()
+
+        assert rounds.free_archived() == 1
+
+        assert not pack.exists()

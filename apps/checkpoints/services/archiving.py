@@ -234,7 +234,7 @@ def archive(*, checkpoint: Checkpoint, actor: Actor, reason: str = "", progress:
         with told("free the checkpoint folder"):
             for pack_id in _packs_of(fresh).filter(in_folder=True).values_list("pk", flat=True):
                 with suppress(Conflict):  # it is being brought back: it stays
-                    _free(pack_id)
+                    free(pack_id)
             places.folder().delete_manifest(fresh.pk)
         crashpoints.reached("archive.freed")
         return fresh
@@ -265,7 +265,7 @@ def _relocate(checkpoint: Checkpoint, to: Location, actor: Actor, reason: str) -
     return fresh
 
 
-def _free(pack_id: UUID) -> bool:
+def free(pack_id: UUID) -> bool:
     """Delete a pack's file from the folder if it is in the archive and no LOCAL checkpoint needs it."""
     with _file_of(pack_id):
         if not _may_leave(pack_id):

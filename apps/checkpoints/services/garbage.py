@@ -10,6 +10,7 @@ stored, not what anybody decided.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,7 +31,7 @@ from apps.checkpoints.store.errors import CorruptCheckpoint
 from apps.checkpoints.store.manifests import parse
 from apps.checkpoints.store.packs import PackIndex, read_index
 from apps.core.actors import SYSTEM, Actor
-from apps.core.errors import Unavailable
+from apps.core.errors import InvalidTransition, Unavailable
 from apps.core.ids import parse_id
 from apps.core.locks import alone
 from apps.core.objects import STORAGE_FAULTS, delete, get, listed, read_range, size
@@ -100,7 +101,10 @@ def _collect_uploads(collected: Collected) -> None:
 def expire_abandoned(*, actor: Actor = SYSTEM) -> int:
     """Give up saves that have not ended for an hour, and delete what lies of them; returns how many."""
     stale = Checkpoint.objects.filter(state=CheckpointState.STAGING, created_at__lt=timezone.now() - ABANDONED_AFTER)
-    abandoned = [_abandon(checkpoint, actor) for checkpoint in stale]
+    abandoned = []
+    for checkpoint in stale:
+        with suppress(InvalidTransition):  # it has ended in this moment
+            abandoned.append(_abandon(checkpoint, actor))
     remove_manifests(abandoned)
     try:
         places.folder().remove_abandoned(ABANDONED_AFTER.total_seconds())

@@ -25,7 +25,7 @@ from apps.audit.transitions import move
 from apps.audit.watched import image
 from apps.checkpoints import places
 from apps.checkpoints.lifecycle import CHECKPOINT_LIFECYCLE, CheckpointState
-from apps.checkpoints.models import Checkpoint, Location, Pack
+from apps.checkpoints.models import Checkpoint, Location, Pack, SaveReason
 from apps.checkpoints.services.rows import add_objects, add_references, row_of
 from apps.checkpoints.store.errors import CorruptCheckpoint
 from apps.checkpoints.store.manifests import Manifest, parse
@@ -33,6 +33,7 @@ from apps.checkpoints.store.packs import PackIndex, read_index
 from apps.core.actors import Actor
 from apps.core.errors import Unavailable
 from apps.core.ids import parse_id
+from apps.core.locks import alone
 from apps.core.objects import STORAGE_FAULTS, get, listed, read_range, size
 
 log = structlog.get_logger(__name__)
@@ -84,8 +85,14 @@ def rebuild(
     """Add the rows of every whole checkpoint that the folder or the archive has and the database has not.
 
     Raises:
-        Unavailable: one of the places does not answer; what was added until then stays.
+        Unavailable: one of the places does not answer; what was added until then stays. Conflict: garbage is being
+        collected, which would delete files while they are counted on.
     """
+    with alone("checkpoint garbage", busy="garbage is being collected: wait until that is done"):
+        return _rebuild(actor, dry_run, progress)
+
+
+def _rebuild(actor: Actor, dry_run: bool, progress: Callable[[int, int], None]) -> Rebuilt:
     rebuilt = Rebuilt()
     try:
         store_id = places.folder().identity
@@ -185,6 +192,8 @@ def _problem(manifest: Manifest, where: Mapping[str, list[UUID]]) -> str:
         return f"{len(missing)} of its objects are in no whole pack, e.g. {missing[0][:12]}"
     if not Workspace.objects.filter(pk=manifest.workspace_id).exists():
         return f"its workspace {manifest.workspace_id} is not in the database"
+    if manifest.reason not in SaveReason.values:
+        return f"it was saved for a reason that is not known: {manifest.reason:.40}"
     return ""
 
 

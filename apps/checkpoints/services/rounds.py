@@ -4,6 +4,7 @@ A storage that is away ends the round: the next one goes on. Trouble is logged, 
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -21,7 +22,7 @@ from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint, CheckpointPolicy, Location, Pack
 from apps.checkpoints.selectors import runs_under
 from apps.checkpoints.services import loading
-from apps.checkpoints.services.archiving import archive, copy, fetch_pack, told
+from apps.checkpoints.services.archiving import archive, copy, fetch_pack, free, told
 from apps.checkpoints.store.errors import CorruptCheckpoint
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict, Unavailable
@@ -72,6 +73,22 @@ def _old_enough() -> list[Checkpoint]:
         rows = _committed_here().filter(old, Exists(newer), location=Location.LOCAL, run_id__in=runs_under(policy))
         found += rows.order_by("id")[:AT_A_TIME]
     return found
+
+
+def free_archived() -> int:
+    """Packs that lie in the folder though only checkpoints in the object storage need them: out of it; how many were.
+
+    A crash in the middle of a move leaves such packs, and a LOCAL checkpoint that expires and shared its objects.
+    """
+    with told("be asked what it holds"):
+        lying = places.folder().packs()
+    of_pack = Checkpoint.objects.filter(references__object__pack=OuterRef("pk"))
+    archived = Pack.objects.filter(Exists(of_pack), ~Exists(of_pack.exclude(location=Location.ARCHIVED)))
+    number = 0
+    for pack_id in archived.filter(pk__in=lying, copied_at__isnull=False).order_by("pk").values_list("pk", flat=True):
+        with suppress(Conflict), told("free the checkpoint folder"):
+            number += free(pack_id)
+    return number
 
 
 def bring_back_needed() -> int:

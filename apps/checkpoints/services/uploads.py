@@ -38,7 +38,7 @@ from apps.checkpoints.store.saving import Meta
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, FieldError, Invalid, NotFound, PayloadTooLarge, Unavailable
 from apps.core.files import hand_to_owner
-from apps.core.ids import new_id
+from apps.core.ids import new_id, parse_id
 from apps.core.locks import alone
 
 log = structlog.get_logger(__name__)
@@ -332,7 +332,8 @@ def _stored(manifest: Manifest, path: Path, staged: list[str], guard: Callable[[
     """The files, durable, and then the rows in one transaction; where that fails, neither. Raises Unavailable."""
     folder = places.folder()
     rows = RunRows(manifest.run_id, manifest.workspace_id, guard, actor)
-    new = [digest for digest in staged if digest not in rows.find(staged)]
+    known = rows.find(staged)
+    new = [digest for digest in staged if digest not in known]
     pack_id, began = new_id(), time.perf_counter()
     try:
         pack = _write_pack(pack_id, path, new, manifest) if new else None
@@ -412,12 +413,20 @@ def _committed(rows: RunRows, saved: Saved) -> Checkpoint:
 
 
 def collect_uploads(*, older_than: float = ABANDONED_SECONDS) -> int:
-    """Remove uploads that nobody has touched for so many seconds; returns how many. Raises OSError."""
+    """Remove uploads that nobody has touched for so many seconds, with the manifest that a crash in the middle of a
+    commit left: it would look like that of a checkpoint whose row was lost. Returns how many. Raises OSError."""
     root, removed = _root(), 0
     for path in root.iterdir():
         with suppress(FileNotFoundError):
             touched = max(place.stat().st_mtime for place in (path, path / "objects"))
             if time.time() - touched >= older_than:
+                _remove_uncommitted(path.name)
                 shutil.rmtree(path)
                 removed += 1
     return removed
+
+
+def _remove_uncommitted(name: str) -> None:
+    upload_id = parse_id(name)
+    if upload_id is not None and not Checkpoint.objects.filter(pk=upload_id).exists():
+        places.folder().delete_manifest(upload_id)
