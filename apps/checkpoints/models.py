@@ -134,7 +134,8 @@ class StoredObject(models.Model):
     raw_size = models.BigIntegerField()
     encoding = models.CharField(max_length=8)
     itemsize = models.PositiveSmallIntegerField()
-    stored_digest = models.CharField(max_length=64)
+    checksum = models.CharField(max_length=32)
+    """XXH3 of the stored bytes: what a decoder is given was written by an encoder."""
     unreferenced_at = models.DateTimeField(null=True, default=None)
     """Since then no checkpoint needs it: it goes after a grace."""
     broken_at = models.DateTimeField(null=True, default=None)

@@ -148,7 +148,7 @@ def entry_of(row: StoredObject) -> Entry:
         raw_size=row.raw_size,
         encoding=Encoding(row.encoding),
         itemsize=row.itemsize,
-        stored_digest=row.stored_digest,
+        checksum=row.checksum,
     )
 
 

@@ -315,7 +315,7 @@ class StoredObjectFactory(Factory[StoredObject]):
     raw_size = 1000
     encoding = "blosc2"
     itemsize = 4
-    stored_digest = "0" * 64
+    checksum = "0" * 32
 
     class Meta:
         model = StoredObject

@@ -150,7 +150,7 @@ class Migration(migrations.Migration):
                 ("raw_size", models.BigIntegerField()),
                 ("encoding", models.CharField(max_length=8)),
                 ("itemsize", models.PositiveSmallIntegerField()),
-                ("stored_digest", models.CharField(max_length=64)),
+                ("checksum", models.CharField(max_length=32)),
                 ("unreferenced_at", models.DateTimeField(default=None, null=True)),
                 ("broken_at", models.DateTimeField(default=None, null=True)),
             ],

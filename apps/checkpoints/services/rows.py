@@ -12,7 +12,7 @@ from apps.checkpoints.store.manifests import FORMAT, Manifest
 from apps.checkpoints.store.packs import Entry
 
 BATCH = 1000
-LOCATION = ("pack", "offset", "stored_size", "raw_size", "encoding", "itemsize", "stored_digest", "broken_at")
+LOCATION = ("pack", "offset", "stored_size", "raw_size", "encoding", "itemsize", "checksum", "broken_at")
 
 
 def row_of(manifest: Manifest) -> Checkpoint:
@@ -52,7 +52,7 @@ def add_objects(pack: Pack, entries: Iterable[Entry], workspace_id: UUID) -> int
             raw_size=entry.raw_size,
             encoding=entry.encoding,
             itemsize=entry.itemsize,
-            stored_digest=entry.stored_digest,
+            checksum=entry.checksum,
         )
         for entry in entries
     ]

@@ -4,7 +4,7 @@
         8              16                    ...                  ...          8 (big endian)     32         8
 
 The blake3 is of the header and the index. The index is JSON in one spelling (``canonical``): the format, and per object
-[digest, offset, stored size, raw size, encoding, item size, digest of the stored bytes] in the order of the file, with
+[digest, offset, stored size, raw size, encoding, item size, checksum of the stored bytes] in the order of the file, with
 no gap between them. It repeats what a database knows of the pack, so that a database can be made anew from packs.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from uuid import UUID
 
 from blake3 import blake3
+from xxhash import xxh3_128_hexdigest
 
 from apps.checkpoints.store import canonical, crashpoints
 from apps.checkpoints.store.encodings import Encoding
@@ -37,6 +38,7 @@ MAX_INDEX_BYTES = 64 * 1024 * 1024
 MAX_ITEM_BYTES = 16
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+CHECKSUM = re.compile(r"[0-9a-f]{32}")
 Read = Callable[[int, int], bytes]
 """The bytes of a file from a start to a stop (less where the file ends before)."""
 
@@ -46,9 +48,18 @@ def digest_of(data: Buffer) -> str:
     return blake3(data).hexdigest()
 
 
+def checksum_of(data: Buffer) -> str:
+    """XXH3 of ``data``, 32 hexadecimal digits: against accidents, at four times the speed of blake3.
+
+    Who means harm can make bytes of a given checksum, and nothing but a decoder would see them: what it gives is
+    compared with the object's blake3. Source: the specification of xxHash (Collet, 2021).
+    """
+    return xxh3_128_hexdigest(data)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object of a pack. ``digest`` is of its raw bytes, ``stored_digest`` of those at ``offset``; sizes: bytes."""
+    """One object of a pack. ``digest`` (blake3) is of its raw bytes, ``checksum`` of those at ``offset``; sizes: bytes."""
 
     digest: str
     offset: int
@@ -56,7 +67,7 @@ class Entry:
     raw_size: int
     encoding: Encoding
     itemsize: int
-    stored_digest: str
+    checksum: str
 
     @property
     def end(self) -> int:
@@ -64,8 +75,8 @@ class Entry:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the stored bytes are the raw ones: one digest says all of them."""
-        return self.encoding is Encoding.RAW and self.digest == self.stored_digest
+        """Whether the stored bytes are the raw ones: the digest says all of them."""
+        return self.encoding is Encoding.RAW
 
     def as_json(self) -> list[str | int]:
         return [
@@ -75,7 +86,7 @@ class Entry:
             self.raw_size,
             self.encoding.value,
             self.itemsize,
-            self.stored_digest,
+            self.checksum,
         ]
 
 
@@ -106,7 +117,7 @@ class PackWriter:
         """Append an object, encoded already; once, however often it is added. Raises OSError."""
         if digest in self._entries:
             return self._entries[digest]
-        entry = Entry(digest, self._offset, len(stored), raw_size, encoding, itemsize, digest_of(stored))
+        entry = Entry(digest, self._offset, len(stored), raw_size, encoding, itemsize, checksum_of(stored))
         _check_sizes(entry)
         self._file.write(stored)
         crashpoints.reached("pack.written")
@@ -144,7 +155,8 @@ def read_index(read: Read, size: int, expected_id: UUID) -> PackIndex:
 
 def check_stored(entry: Entry, stored: Buffer) -> None:
     """Refuse stored bytes that are not the entry's, before any decoder sees them. Raises CorruptCheckpoint."""
-    if len(stored) != entry.stored_size or digest_of(stored) != entry.stored_digest:
+    is_right = digest_of(stored) == entry.digest if entry.is_plain else checksum_of(stored) == entry.checksum
+    if len(stored) != entry.stored_size or not is_right:
         raise _corrupt("Its stored bytes are not those that were written.", object_name(entry.digest))
 
 
@@ -208,12 +220,12 @@ def _entries(rows: list[Any], end: int) -> Iterator[Entry]:
 def _entry(row: Any) -> Entry:
     if not isinstance(row, list) or [type(item) for item in row] != [str, int, int, int, str, int, str]:
         raise _corrupt("An entry that is not made as entries are.", "pack index")
-    digest, offset, stored_size, raw_size, encoding, itemsize, stored_digest = row
-    if not DIGEST.fullmatch(digest) or not DIGEST.fullmatch(stored_digest):
+    digest, offset, stored_size, raw_size, encoding, itemsize, checksum = row
+    if not DIGEST.fullmatch(digest) or not CHECKSUM.fullmatch(checksum):
         raise _corrupt("An entry whose digest is none.", "pack index")
     if encoding not in list(Encoding):
         raise _corrupt(f"An encoding that is not known: {encoding:.20}.", "pack index")
-    entry = Entry(digest, offset, stored_size, raw_size, Encoding(encoding), itemsize, stored_digest)
+    entry = Entry(digest, offset, stored_size, raw_size, Encoding(encoding), itemsize, checksum)
     try:
         _check_sizes(entry)
     except ValueError as error:

@@ -15,7 +15,14 @@ from apps.checkpoints.store import canonical
 from apps.checkpoints.store.errors import CorruptCheckpoint, TooLarge
 from apps.checkpoints.store.index import FolderIndex, Place
 from apps.checkpoints.store.manifests import Manifest, parse
-from apps.checkpoints.store.packs import END_MAGIC, HEADER_BYTES, TRAILER_BYTES, PackIndex, digest_of, read_index
+from apps.checkpoints.store.packs import (
+    END_MAGIC,
+    HEADER_BYTES,
+    TRAILER_BYTES,
+    PackIndex,
+    checksum_of,
+    read_index,
+)
 from apps.checkpoints.store.restoring import load
 from tests.unit.checkpoints.making import PACK_ID, Kept, keep, same, signed
 
@@ -162,7 +169,7 @@ def test_a_mutated_object_under_right_stored_digests_is_refused_or_is_the_same(k
             near = victim.offset + min(victim.stored_size - 1, int(chance.expovariate(1 / 40)))
             body[chance.choice((near, chance.randrange(victim.offset, victim.end)))] = chance.randrange(256)
         for entry in index.entries:
-            rows.append([*entry.as_json()[:-1], digest_of(bytes(body[entry.offset : entry.end]))])
+            rows.append([*entry.as_json()[:-1], checksum_of(bytes(body[entry.offset : entry.end]))])
         document = canonical.dumps({"format": "esper-pack/1", "entries": rows})
         try:
             assert same(restored(_sealed(bytes(body), document), kept.manifest), STATE)

@@ -24,6 +24,7 @@ from apps.checkpoints.store.packs import (
     PackWriter,
     check_raw,
     check_stored,
+    checksum_of,
     digest_of,
     read_index,
 )
@@ -67,7 +68,7 @@ def row(**changes: Any) -> list[Any]:
         "raw_size": 10,
         "encoding": "raw",
         "itemsize": 1,
-        "stored_digest": digest_of(b"0123456789"),
+        "checksum": checksum_of(b"0123456789"),
     }
     return list({**fields, **changes}.values())
 
@@ -153,7 +154,7 @@ def test_two_objects_that_changed_places_are_noticed() -> None:
         ({"encoding": "pickle"}, "not known: pickle"),
         ({"digest": "../../etc/passwd"}, "whose digest is none"),
         ({"digest": "A" * 64}, "whose digest is none"),
-        ({"stored_digest": "0" * 63}, "whose digest is none"),
+        ({"checksum": "0" * 31}, "whose digest is none"),
     ],
     ids=str,
 )
@@ -220,7 +221,7 @@ def test_an_object_that_no_reader_would_take_is_not_written(sizes: dict[str, int
 
 
 def test_bytes_under_the_name_of_others_are_refused() -> None:
-    entry = Entry("a" * 64, HEADER_BYTES, 3, 3, Encoding.RAW, 1, digest_of(b"abc"))
+    entry = Entry("a" * 64, HEADER_BYTES, 3, 3, Encoding.BLOSC2, 1, checksum_of(b"abc"))
     check_stored(entry, b"abc")
     with pytest.raises(CorruptCheckpoint, match="not those of its name"):
         check_raw(entry, b"abc")

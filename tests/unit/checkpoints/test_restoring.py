@@ -17,7 +17,7 @@ from apps.checkpoints.store.errors import CorruptCheckpoint, TooLarge
 from apps.checkpoints.store.index import FolderIndex, Place
 from apps.checkpoints.store.leaves import Leaf
 from apps.checkpoints.store.manifests import Component, LeafRef, Manifest
-from apps.checkpoints.store.packs import OBJECT_BYTES, Entry, digest_of
+from apps.checkpoints.store.packs import OBJECT_BYTES, Entry, checksum_of
 from apps.checkpoints.store.restoring import RUN_BYTES, FolderSource, Report, load, verify
 from tests.unit.checkpoints.making import PACK_ID, Kept, keep, manifest_of, same, state
 
@@ -46,7 +46,7 @@ class Crafted:
 
     def __init__(self, raw_size: int, stored: bytes, encoding: Encoding = Encoding.RAW) -> None:
         self.stored = stored
-        self.entry = Entry("a" * 64, 24, len(stored), raw_size, encoding, 1, digest_of(stored))
+        self.entry = Entry("a" * 64, 24, len(stored), raw_size, encoding, 1, checksum_of(stored))
 
     def place(self, digest: str) -> Place:
         if digest != self.entry.digest:
