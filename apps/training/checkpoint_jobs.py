@@ -1,6 +1,6 @@
 """Work with checkpoints that takes the run itself: what may be asked for, and how a worker does it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -32,10 +32,22 @@ def check_restore_job(*, run_id: UUID, checkpoint: Checkpoint | None, parameters
         raise NotFound("there is no such checkpoint")
     if parameters.get("validate_only"):
         check_ours(_run(run_id), checkpoint)
+        _check_components(checkpoint, parameters.get("components") or [])
     elif parameters.get("components"):
         raise Invalid("components can be chosen only with validate_only", pointer="/components", code="unsupported")
     else:
         check_restore(_run(run_id), checkpoint)
+
+
+def _check_components(checkpoint: Checkpoint, names: Sequence[str]) -> None:
+    """Raises Invalid: what is to be tried out is not there, and trying nothing out would look like a success."""
+    unknown = sorted(set(names) - set(checkpoint.components))
+    if unknown:
+        raise Invalid(
+            f"the checkpoint has no component {unknown[0]!r}; it has {', '.join(sorted(checkpoint.components))}",
+            pointer="/components",
+            code="unknown",
+        )
 
 
 def check_replay(*, run_id: UUID, checkpoint: Checkpoint | None, parameters: Mapping[str, Any]) -> None:

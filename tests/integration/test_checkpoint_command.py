@@ -56,6 +56,11 @@ class TestLooking:
         assert [row["id"] for row in listed["checkpoints"]] == [str(newer.pk), str(older.pk)]
         assert str(newer.pk) in run("list", "--state", "COMMITTED")
 
+    @pytest.mark.parametrize("most", ["-1", "1.5", "many", str(2**63), "9" * 5000])
+    def test_numbers_that_nothing_has_are_refused(self, most: str) -> None:
+        with pytest.raises(CommandError, match="is not a whole number from 0 to"):
+            run("list", f"--most={most}")
+
     def test_of_many_it_tells_how_many_more_there_are(self) -> None:
         for _ in range(3):
             CheckpointFactory()

@@ -131,6 +131,11 @@ def test_one_component_is_tried_out_alone(run: TrainingRun) -> None:
     assert (job.result["components"], job.result["fingerprint"]) == (["tamiyo"], "not compared")
 
 
+def test_a_component_that_is_not_there_is_not_tried_out(run: TrainingRun) -> None:
+    with pytest.raises(Invalid, match="no component 'nope'; it has kasmina, tamiyo, tolaria, urza"):
+        try_out(run, components=["tolaria", "nope"])
+
+
 def test_components_are_chosen_only_to_try_them_out() -> None:
     run = train(quick_run(epochs=1))
     with pytest.raises(Invalid, match="only with validate_only"):

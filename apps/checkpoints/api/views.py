@@ -110,8 +110,8 @@ class RestoreView(Requested):
     @extend_schema(request=Restoration, responses={202: OperationSerializer})
     @idempotent
     def post(self, request: Request, id: UUID) -> Response:
-        """Let the run go on from this checkpoint, or (`validate_only`) check that it could. A running run is paused
-        first; what came after the checkpoint is trained again, bit by bit the same."""
+        """Let the run go on from this checkpoint, or (`validate_only`) check that it could. Pause a running run before:
+        it is a 409. What came after the checkpoint is trained again, bit by bit the same."""
         return self.begin(**self.parse(Restoration))
 
 

@@ -5,7 +5,7 @@ It stands in the app that has the runs, because some of it takes one; the servic
 
 import json
 import threading
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ SHOWN = 50
 """Rows that are printed, unless more are asked for."""
 POLL_SECONDS = 0.5
 WIDTH = 140
+MOST = 2**63 - 1
+"""What the database can count to."""
 
 
 class Command(BaseCommand):
@@ -68,26 +70,35 @@ class Command(BaseCommand):
 
 def _add_own(made: Mapping[str, ArgumentParser]) -> None:
     made["list"].add_argument("--state", choices=[str(state) for state in CheckpointState])
-    made["list"].add_argument("--most", type=int, default=SHOWN, help=f"default: {SHOWN}")
+    made["list"].add_argument("--most", type=_count, default=SHOWN, help=f"default: {SHOWN}")
     made["restore"].add_argument("--validate-only", action="store_true", help="only check that it could be restored")
     made["restore"].add_argument(
         "--component", action="append", help="only this one, for --validate-only; may be repeated"
     )
-    made["replay"].add_argument("--to-step", type=int, required=True, help="the step to train to, and to save at")
+    made["replay"].add_argument("--to-step", type=_count, required=True, help="the step to train to, and to save at")
     made["diff"].add_argument(
         "other", metavar="OTHER", help="id of the one that it is compared with: what has changed since"
     )
     made["retention"].add_argument("--apply", action="store_true", help="let go now of what no rule keeps")
     for name in ("restore", "retention"):
         made[name].add_argument("--yes", action="store_true", help="do not ask")
-    made["scrub"].add_argument("--megabytes", type=int, default=4096, help="to read at most (default: 4096)")
+    made["scrub"].add_argument("--megabytes", type=_count, default=4096, help="to read at most (default: 4096)")
     made["export"].add_argument("path", metavar="FILE", type=Path, help="a new file; for dcp a new directory")
     made["export"].add_argument("--format", choices=[str(name) for name in Format], default=str(Format.SAFETENSORS))
     made["export"].add_argument("--component", action="append", help="only this one; may be repeated")
     made["import"].add_argument("path", metavar="FILE", type=Path, help="of safetensors or torch.save")
-    made["import"].add_argument("--fencing-token", type=int, help="of whoever has the run; without it the run is taken")
-    made["import"].add_argument("--epoch", type=int, help="of the state (default: what the file tells, else 0)")
-    made["import"].add_argument("--at-step", type=int, help="of the state (default: what the file tells, else 0)")
+    made["import"].add_argument(
+        "--fencing-token", type=_count, help="of whoever has the run; without it the run is taken"
+    )
+    made["import"].add_argument("--epoch", type=_count, help="of the state (default: what the file tells, else 0)")
+    made["import"].add_argument("--at-step", type=_count, help="of the state (default: what the file tells, else 0)")
+
+
+def _count(text: str) -> int:
+    """Raises ArgumentTypeError: it is no number that can be counted to."""
+    if not (text.isascii() and text.isdigit()) or len(text) > len(str(MOST)) or int(text) > MOST:
+        raise ArgumentTypeError(f"{text[:40]!r} is not a whole number from 0 to {MOST}")
+    return int(text)
 
 
 def _dumped(answer: Mapping[str, Any]) -> str:
@@ -131,7 +142,7 @@ def _list(options: dict[str, Any]) -> Answer:
         rows = rows.filter(run_id=_run(options["run"]).pk)
     if options["state"]:
         rows = rows.filter(state=options["state"])
-    shown = list(rows[: max(options["most"], 0)])
+    shown = list(rows[: options["most"]])
     headings = ("run", "step", "state", "reason", "size", "stored", "where", "verified", "")
     table = Table(Column("checkpoint", no_wrap=True), *headings)
     for row in shown:
