@@ -218,7 +218,6 @@ class RunRows:
             raise Unavailable("the files of the checkpoint have gone since they were written", code="storage")
 
     def _commit(self, saved: Saved) -> None:
-        self._guard()
         for index in saved.packs:
             pack = Pack.objects.create(
                 id=index.pack_id,
@@ -254,6 +253,7 @@ class RunRows:
         )
         if settings.CHECKPOINT_COPIES:
             enqueue_after_commit(COPY_TASK)
+        self._guard()  # last: it locks the lease until the commit, and what the training writes waits for that
 
     def give_up(self, meta: Meta, error: Exception) -> None:
         """A save failed: training goes on, and people hear of it, as far as the database answers."""
