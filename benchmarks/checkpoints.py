@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import checkpoints_flips, checkpoints_steps, targets
-from benchmarks.checkpoints_processes import Keeper, NamedFrozen, Trainer, Work, serving
+from benchmarks.checkpoints_processes import Keepers, NamedFrozen, Peer, Trainer, Work, serving
 from benchmarks.targets import Measurement, rows, spread
 
 MEGABYTES, QUICK_MEGABYTES = 130.0, 8.0
@@ -45,7 +45,9 @@ def run(quick: bool = False, say: Callable[[str], Any] = print, megabytes: float
         with serving(Trainer) as trainer:
             losses = {name: trainer.ask("train", work, steps) for name, work in works.items()}
             trainer.ask("train", small, 5)
-        samples = {name: _compare(work, rounds, say) for name, work in works.items()}
+        with ExitStack() as stack:
+            peers = {system: stack.enter_context(serving(Keepers, system, works)) for system in SYSTEMS}
+            samples = {name: _compare(peers, name, rounds, say) for name in works}
         named = {name: _named(work, rounds) for name, work in works.items()}
         say("a training beside its saves ...")
         slowdown = checkpoints_steps.measure(works["fp32"], repeats=rounds)
@@ -71,25 +73,23 @@ def run(quick: bool = False, say: Callable[[str], Any] = print, megabytes: float
     }
 
 
-def _compare(work: Work, rounds: int, say: Callable[[str], Any]) -> Samples:
+def _compare(peers: Mapping[str, Peer], precision: str, rounds: int, say: Callable[[str], Any]) -> Samples:
     samples: Samples = {system: {} for system in SYSTEMS}
-    with ExitStack() as stack:
-        peers = {system: stack.enter_context(serving(Keeper, system, work)) for system in SYSTEMS}
 
-        def ask(case: str, question: str, systems: Sequence[str]) -> None:
-            for number in range(rounds):
-                say(f"{work.precision}, {case}: saves and restores, {number + 1} of {rounds} ...")
-                for system in systems:
-                    samples[system].setdefault(case, []).append(peers[system].ask(question))
+    def ask(case: str, question: str, systems: Sequence[str]) -> None:
+        for number in range(rounds):
+            say(f"{precision}, {case}: saves and restores, {number + 1} of {rounds} ...")
+            for system in systems:
+                samples[system].setdefault(case, []).append(peers[system].ask("ask", precision, question))
 
-        fast = [system for system in SYSTEMS if system not in SLOW]
-        ask("full", "full", SYSTEMS)
-        ask("changed", "changed", fast)
-        for system in fast:
-            peers[system].ask("freeze")
-        ask("frozen", "changed", fast)
-        for peer in peers.values():
-            peer.ask("end")
+    fast = [system for system in SYSTEMS if system not in SLOW]
+    ask("full", "full", SYSTEMS)
+    ask("changed", "changed", fast)
+    for system in fast:
+        peers[system].ask("ask", precision, "freeze")
+    ask("frozen", "changed", fast)
+    for peer in peers.values():
+        peer.ask("ask", precision, "end")
     return samples
 
 
