@@ -35,8 +35,9 @@ from apps.blueprints.lifecycle import VersionState
 from apps.checkpoints import places
 from apps.checkpoints import services as checkpoints
 from apps.checkpoints.lifecycle import CheckpointState, JobState
-from apps.checkpoints.models import Checkpoint, CheckpointJob, JobKind, Location
-from apps.checkpoints.services import archiving, exporting, garbage, jobs, pinning, policies, rounds, uploads
+from apps.checkpoints.models import Checkpoint, CheckpointJob, JobKind, Location, ObjectReference
+from apps.checkpoints.services import archiving, exporting, garbage, jobs, loading, pinning, policies, rounds, uploads
+from apps.checkpoints.services.rebuilding import rebuild
 from apps.checkpoints.services.retention import expire_due
 from apps.checkpoints.store.packs import digest_of
 from apps.core.actors import SYSTEM, Actor
@@ -136,6 +137,13 @@ EXEMPT = {
     "checkpoints.copy": "a copy changes nothing of what the checkpoint is",
     "checkpoints.put_pack": "where packs lie is outside the net",
     "checkpoints.fetch_pack": "where packs lie is outside the net",
+    "checkpoints.load": "reads; where packs lie is outside the net",
+    "checkpoints.read": "reads",
+    "checkpoints.from_either_place": "reads; where packs lie is outside the net",
+    "checkpoints.row_of": "computes, writes nothing",
+    "checkpoints.add_objects": "objects are how checkpoints are stored: outside the net",
+    "checkpoints.add_references": "objects are how checkpoints are stored: outside the net",
+    "training.needed_to_go_on": "reads",
     "checkpoints.free": "where packs lie is outside the net",
     "checkpoints.free_archived": "where packs lie is outside the net",
     "checkpoints.told": "names what a storage did not do, for its callers",
@@ -671,6 +679,39 @@ def _(actor: Actor) -> Arranged:
     """Reading writes where the files of a checkpoint are not what it says: it is quarantined."""
     broken = CheckpointFactory(state=CheckpointState.COMMITTED)
     return lambda: checkpoints.load_latest(run_id=broken.run_id, actor=actor), broken
+
+
+@case("checkpoints.verify", "checkpoint.transition")
+def _(actor: Actor) -> Arranged:
+    """One that was set aside while its storage lied: it is right again."""
+    checkpoint = save()
+    loading.quarantine(checkpoint=checkpoint, problem="the storage lied", actor=SYSTEM)
+    checkpoint.refresh_from_db()
+    return lambda: loading.verify(checkpoint=checkpoint, actor=actor), checkpoint
+
+
+@case("checkpoints.quarantine", "checkpoint.transition")
+def _(actor: Actor) -> Arranged:
+    checkpoint = save()
+    return lambda: loading.quarantine(
+        checkpoint=checkpoint, problem="it computes other logits", actor=actor
+    ), checkpoint
+
+
+@case("checkpoints.expire_first_format", "checkpoint.transition")
+def _(actor: Actor) -> Arranged:
+    old = CheckpointFactory(state=CheckpointState.COMMITTED, format="safetensors+json/1")
+    return lambda: loading.expire_first_format(run_id=old.run_id, actor=actor), old
+
+
+@case("checkpoints.rebuild", "checkpoint.rebuilt")
+def _(actor: Actor) -> Arranged:
+    """The row was lost, and the files are whole."""
+    checkpoint = save()
+    found = SimpleNamespace(id=checkpoint.pk)
+    ObjectReference.objects.filter(checkpoint=checkpoint).delete()
+    checkpoint.delete()
+    return lambda: rebuild(actor=actor), lambda _: found
 
 
 @case("checkpoints.expire_abandoned", "checkpoint.transition")

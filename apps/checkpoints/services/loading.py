@@ -118,9 +118,10 @@ def verify(
         quarantine(checkpoint=checkpoint, problem=str(error), actor=actor)
         raise
     report: restoring.Report = found
-    Checkpoint.objects.filter(pk=checkpoint.pk).update(verified_at=timezone.now())
-    if checkpoint.state == CheckpointState.QUARANTINED:
-        _move(checkpoint, CheckpointState.COMMITTED, actor, "every byte is right again", problem="")
+    with transaction.atomic():
+        Checkpoint.objects.filter(pk=checkpoint.pk).update(verified_at=timezone.now())
+        if checkpoint.state == CheckpointState.QUARANTINED:
+            _move(checkpoint, CheckpointState.COMMITTED, actor, "every byte is right again", problem="")
     return report
 
 
