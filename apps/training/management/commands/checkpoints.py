@@ -222,9 +222,12 @@ def _restore(options: dict[str, Any]) -> Answer:
             raise CommandError("--component is for --validate-only: a run goes on from all of its components")
         parameters["components"] = options["component"]
     if not options["validate_only"]:
-        later = selectors.checkpoints_of(checkpoint.run_id).filter(step__gt=checkpoint.step).count()
+        kept = selectors.checkpoints_of(checkpoint.run_id).filter(state=CheckpointState.COMMITTED)
+        later = kept.filter(step__gt=checkpoint.step).count()
         _confirm(
-            f"Let the run go on from step {checkpoint.step:,}? {later} later checkpoints are passed over.", options
+            f"Let the run go on from step {checkpoint.step:,}? {later} later checkpoints stay: a start after its next "
+            "save takes the newest.",
+            options,
         )
     return _done(JobKind.RESTORE, options, checkpoint=checkpoint, parameters=parameters)
 
