@@ -18,7 +18,7 @@ import structlog
 import torch
 from blake3 import blake3
 from django.conf import settings as site_settings
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 
 from apps import morphogenesis
 from apps.core.actors import WORKER
@@ -151,7 +151,7 @@ class RemoteControl:
             except LeaseLost as error:
                 self._lost = str(error)
                 break
-            except DatabaseError as error:
+            except (DatabaseError, InterfaceError) as error:
                 # Without a heartbeat the lease runs out, and somebody else may take the run: stop before that.
                 log.warning("heartbeat_failed", run=str(self._run_id), error=str(error))
                 close_old_connections()
@@ -237,10 +237,10 @@ def _train_claimed(run: TrainingRun, token: int, holder: str) -> None:
         outcome = _train(run, token, holder, library)
     except (RunInterrupted, LeaseLost):
         raise
-    except (DatabaseError, Unavailable) as error:
+    except (DatabaseError, InterfaceError, Unavailable) as error:
         log.error("run_fault", run=str(run.pk), error=str(error))
         close_old_connections()
-        with contextlib.suppress(DatabaseError):  # still away: the lease runs out by itself
+        with contextlib.suppress(DatabaseError, InterfaceError):  # still away: the lease runs out by itself
             services.give_up_lease(run_id=run.pk, fencing_token=token, why=str(error))
     except RunFailed as error:
         _fail(run.pk, token, str(error))

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.utils import timezone
 
 from apps.audit import services as audit
@@ -262,7 +262,7 @@ class RunRows:
             self.lost = error
         try:
             self._abandon(meta, error)
-        except DatabaseError as fault:  # the row stays STAGING, and is collected as what a crash left
+        except (DatabaseError, InterfaceError) as fault:  # the row stays STAGING, and is collected as what a crash left
             log.warning("checkpoint_not_abandoned", checkpoint=str(meta.id), error=str(fault))
 
     @transaction.atomic

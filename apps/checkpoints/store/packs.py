@@ -4,8 +4,8 @@
         8              16                    ...                  ...          8 (big endian)     32         8
 
 The blake3 is of the header and the index. The index is JSON in one spelling (``canonical``): the format, and per object
-[digest, offset, stored size, raw size, encoding, item size, checksum of the stored bytes] in the order of the file, with
-no gap between them. It repeats what a database knows of the pack, so that a database can be made anew from packs.
+[digest, offset, stored size, raw size, encoding, item size, checksum of the stored bytes] in the order of the file,
+with no gap between them. It repeats what a database knows of the pack, so that a database can be made anew from packs.
 """
 
 import re
@@ -59,7 +59,7 @@ def checksum_of(data: Buffer) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object of a pack. ``digest`` (blake3) is of its raw bytes, ``checksum`` of those at ``offset``; sizes: bytes."""
+    """One object of a pack. ``digest`` (blake3): of its raw bytes; ``checksum``: of those at ``offset``; sizes in bytes."""
 
     digest: str
     offset: int
