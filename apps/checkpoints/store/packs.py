@@ -59,7 +59,7 @@ def checksum_of(data: Buffer) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object of a pack. ``digest`` (blake3): of its raw bytes; ``checksum``: of those at ``offset``; sizes in bytes."""
+    """One object of a pack. ``digest`` (blake3) is of its raw bytes, ``checksum`` of those at ``offset``; in bytes."""
 
     digest: str
     offset: int
