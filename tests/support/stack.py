@@ -28,6 +28,7 @@ from esper_site.embedded.process import Keeper, Program, spawn, stop_all, wait_f
 
 TEMPLATE, DATABASE = "esper_template", "esper_test"
 START_SECONDS = 60.0
+MEMORY, MEMORY_BYTES = "/dev/shm", 4 << 30
 INFORMATION_OPTIONS = (
     "collectonly",
     "help",
@@ -148,7 +149,7 @@ class Servers:
 
 def start() -> Servers:
     """Start the servers that the environment does not name, in a folder of their own; do not wait for them."""
-    home = Home(Path(tempfile.mkdtemp(prefix="esper-test-")))
+    home = Home(Path(tempfile.mkdtemp(prefix="esper-test-", dir=_memory())))
     home.root.chmod(0o755)  # the servers may run under another account
     memory = state.load_or_create(home)
     built = stack.build(home, memory, stack.given_urls(), durable=False)
@@ -159,6 +160,16 @@ def start() -> Servers:
             process = spawn(service.program, account=built.account, keeper=keeper, output=log)
         servers.children.append((process, service.program))
     return servers
+
+
+def _memory() -> str | None:
+    """A folder in memory with room for the databases of several sessions; None, the usual one, where there is none.
+
+    A database is a copy of some 700 files: a disk's file system takes up to twenty times the processor time for them.
+    """
+    if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK | os.X_OK):
+        return None
+    return MEMORY if shutil.disk_usage(MEMORY).free >= MEMORY_BYTES else None
 
 
 SERVERS = pytest.StashKey[Servers]()
