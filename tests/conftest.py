@@ -1,5 +1,8 @@
 """Fixtures and rules of all tests; the servers themselves come from the plugin `tests.support.stack`."""
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
@@ -35,6 +38,17 @@ __all__ = [
 # The same examples at every run, and none fails because the machine is busy: the test's own timeout bounds it.
 settings.register_profile("esper", derandomize=True, deadline=None)
 settings.load_profile("esper")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is collected stays to the end: no search for garbage in it, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
