@@ -26,8 +26,10 @@ def test_a_refused_move_names_what_is_allowed() -> None:
         RUN_LIFECYCLE.check("RUNNING", "QUEUED")
 
 
-def test_ended_runs_go_nowhere() -> None:
-    assert all(not RUN_LIFECYCLE.transitions.get(state) for state in FINAL_RUN_STATES)
+def test_a_completed_run_goes_nowhere_and_other_ended_ones_only_back_to_a_checkpoint() -> None:
+    ways = {state: RUN_LIFECYCLE.transitions.get(state, frozenset()) for state in FINAL_RUN_STATES}
+
+    assert ways == {"COMPLETED": frozenset(), "FAILED": {"RECOVERING"}, "CANCELLED": {"RECOVERING"}}
 
 
 def test_nothing_but_benchmarking_or_a_restore_leads_to_validated() -> None:
