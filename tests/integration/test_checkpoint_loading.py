@@ -1,6 +1,9 @@
 """Loading: each byte checked, what is broken set aside and named, and a storage that is away no reason to give up."""
 
+from errno import EIO
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 from django.conf import LazySettings
@@ -9,7 +12,9 @@ from apps.audit.models import AuditEvent
 from apps.checkpoints import services
 from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint, StoredObject
+from apps.checkpoints.services import rounds
 from apps.checkpoints.store.errors import CorruptCheckpoint
+from apps.checkpoints.store.folder import Folder
 from apps.core.actors import WORKER
 from apps.core.errors import Conflict, Unavailable
 from apps.core.ids import new_id
@@ -188,3 +193,46 @@ def test_a_flipped_bit_around_the_objects_of_a_pack_is_found_by_verifying(at: in
 
     assert Checkpoint.objects.get(pk=checkpoint.pk).state == CheckpointState.QUARANTINED
     assert not StoredObject.objects.filter(references__checkpoint=checkpoint, broken_at=None).exists()
+
+
+def unreadable(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the disk cannot read this pack."""
+    opened = Folder.open_pack
+
+    def open_pack(self: Folder, pack_id: UUID) -> Any:
+        if self.pack_path(pack_id) == pack:
+            raise OSError(EIO, "Input/output error", str(pack))
+        return opened(self, pack_id)
+
+    monkeypatch.setattr(Folder, "open_pack", open_pack)
+
+
+def test_what_the_disk_cannot_read_is_passed_over_and_not_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = new_id()
+    older, newest = save(run_id, 10), save(run_id, 20)
+    unreadable(pack_of(newest), monkeypatch)
+
+    loaded = services.load_latest(run_id=run_id, actor=WORKER)
+
+    assert loaded is not None
+    assert loaded.checkpoint == older
+    assert "Input/output error" in loaded.skipped[0]["problem"]
+    assert Checkpoint.objects.get(pk=newest.pk).state == CheckpointState.COMMITTED
+
+
+def test_a_run_of_which_the_disk_can_read_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = new_id()
+    unreadable(pack_of(save(run_id, 10)), monkeypatch)
+
+    with pytest.raises(Unavailable, match="Input/output error"):
+        services.load_latest(run_id=run_id, actor=WORKER)
+
+
+def test_a_scrub_goes_on_behind_what_the_disk_cannot_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    readable, newest = save(step=10, state={"tolaria": {"step": 1}}), save(step=20)
+    unreadable(pack_of(newest), monkeypatch)
+
+    scrubbed = rounds.scrub()
+
+    assert (scrubbed.checkpoints, scrubbed.broken) == (1, 1)
+    assert Checkpoint.objects.get(pk=readable.pk).verified_at is not None

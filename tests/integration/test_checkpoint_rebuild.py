@@ -16,7 +16,7 @@ from apps.core.errors import Unavailable
 from apps.core.ids import new_id
 from tests.support.checkpoints import checkpoint_folder, flip, manifest_of, pack_of, save
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("checkpoint_folder")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("checkpoint_folder", "folder_storage")]
 
 __all__ = ["checkpoint_folder"]
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from errno import EIO
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 LOOKS = 3
 """How often a checkpoint is read while its files are moved."""
+BAD_SECTOR = "bad_sector"
+"""The code of a storage that answers, but whose disk cannot read this file."""
 READABLE = frozenset({CheckpointState.COMMITTED, CheckpointState.QUARANTINED})
 
 
@@ -47,17 +50,27 @@ def load_latest(*, run_id: UUID, actor: Actor, preferred: UUID | None = None) ->
     """The newest good checkpoint of a run; None: there is none, and the run begins anew. With ``preferred`` that one,
     if it is broken or gone the newest before it, and only then those after it.
 
+    One whose sectors the disk cannot read now is passed over, and not set aside: the disk may be mended.
+
     Raises:
-        Unavailable: the storage does not answer.
+        Unavailable: the storage does not answer, or its disk can read none of them.
     """
     expire_first_format(run_id=run_id, actor=actor)
     skipped: list[dict[str, Any]] = []
+    unread: Unavailable | None = None
     for checkpoint in _candidates(run_id, preferred):
         try:
             return load(checkpoint=checkpoint, skipped=skipped)
         except CorruptCheckpoint as error:
             quarantine(checkpoint=checkpoint, problem=str(error), actor=actor)
             skipped.append({"checkpoint": str(checkpoint.pk), "step": checkpoint.step, "problem": str(error)})
+        except Unavailable as error:
+            if error.code != BAD_SECTOR:
+                raise
+            unread = error
+            skipped.append({"checkpoint": str(checkpoint.pk), "step": checkpoint.step, "problem": error.detail})
+    if unread is not None:  # to begin anew would be worse than to wait
+        raise unread
     return None
 
 
@@ -214,7 +227,8 @@ def _in_its_words(checkpoint: Checkpoint) -> Iterator[None]:
             ) from error
         raise
     except STORAGE_FAULTS as error:
-        raise Unavailable(f"the checkpoint cannot be read now: {error}", code="storage") from error
+        code = BAD_SECTOR if isinstance(error, OSError) and error.errno == EIO else "storage"
+        raise Unavailable(f"the checkpoint cannot be read now: {error}", code=code) from error
     except TooLarge as error:
         raise Unavailable(str(error), code="memory") from error
 

@@ -171,6 +171,11 @@ def scrub(*, most_bytes: int = SCRUB_BYTES) -> Scrubbed:
             scrubbed.broken += 1
         except Conflict:
             continue  # it has expired meanwhile
+        except Unavailable as error:
+            if error.code != loading.BAD_SECTOR:
+                raise
+            scrubbed.broken += 1  # those behind it are to be looked at all the same
+            log.warning("checkpoint_unreadable", checkpoint=checkpoint.name, error=error.detail)
     return scrubbed
 
 

@@ -15,6 +15,7 @@ from django.utils import timezone
 from apps.audit import services as audit
 from apps.audit.transitions import move
 from apps.audit.watched import image
+from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint
 from apps.core.actors import SYSTEM, WORKER, Actor
 from apps.training.lifecycle import RECOVERY_LIFECYCLE, RecoveryState, RunState
@@ -93,11 +94,25 @@ def resume_recovery(
             "holder": holder,
             "fencing_token": fencing_token,
             "checkpoint_id": checkpoint_id,
-            "skipped": skipped or [],
+            "skipped": _passed_over(recovery, skipped or []),
             "resume_seconds": resume_seconds,
             "ended_at": timezone.now(),
         },
     )
+
+
+def _passed_over(recovery: RecoveryEvent, skipped: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With those that an earlier attempt of this recovery set aside before it was lost itself."""
+    known = {entry["checkpoint"] for entry in skipped}
+    broken = Checkpoint.objects.filter(
+        run_id=recovery.run_id, state=CheckpointState.QUARANTINED, updated_at__gte=recovery.created_at
+    )
+    earlier = [
+        {"checkpoint": str(checkpoint.pk), "step": checkpoint.step, "problem": checkpoint.problem}
+        for checkpoint in broken.order_by("-step", "-id")
+        if str(checkpoint.pk) not in known
+    ]
+    return [*earlier, *skipped]
 
 
 @transaction.atomic
