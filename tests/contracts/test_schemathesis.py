@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import schemathesis
 from django.core.signals import request_finished, request_started
+from django.core.wsgi import get_wsgi_application
 from django.db import close_old_connections, transaction
 from hypothesis import HealthCheck, settings
 from schemathesis import checks
@@ -24,7 +25,6 @@ from apps.checkpoints.store.packs import digest_of
 from apps.core.actors import SYSTEM
 from apps.core.openapi import document
 from apps.kernels.lifecycle import KernelState
-from esper_site.wsgi import application
 from tests.contracts.audit_cases import ONE_NUMBER, begun_upload, cache_plan, declared_tag, retention_plan
 from tests.support.checkpoints import save
 from tests.support.factories import (
@@ -62,7 +62,7 @@ MENDED = {ParameterLocation.PATH, ParameterLocation.HEADER}
 CONFIG = {"checks": {"missing_required_header": {"expected-statuses": [428]}}}
 
 api = schemathesis.openapi.from_dict(document(), config=schemathesis.Config.from_dict(CONFIG))
-api.app = application
+api.app = get_wsgi_application()
 
 
 class World:
@@ -155,7 +155,7 @@ def test_a_broken_promise_is_found(world: World) -> None:
     promise = deepcopy(document())
     promise["components"]["schemas"]["Catalogue"]["required"].append("planted")
     planted = schemathesis.openapi.from_dict(promise)
-    planted.app = application
+    planted.app = api.app
 
     with pytest.raises(schemathesis.errors.FailureGroup, match="planted"):
         planted["/api/v1/catalogue"]["GET"].Case().call_and_validate(

@@ -247,6 +247,7 @@ def _quarantined(kernel: Binding, error: Exception) -> Unavailable:
     with suppress(InvalidTransition):  # another download was faster
         row = Kernel.objects.get(pk=kernel.kernel_id)
         services.quarantine_kernel(kernel=row, reason=str(error), actor=SYSTEM)
+    bindings.drop(kernel.kernel_id)  # the next request of this process is not to wait for the stream to tell of it
     return Unavailable("the stored bytes are corrupt or gone; the kernel was quarantined", code="corrupt_kernel")
 
 
