@@ -16,6 +16,12 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 app.steps["worker"].add(DjangoStructLogInitStep)
 
+
+def _often(task: str, seconds: float) -> dict[str, object]:
+    """What is soon asked for again: a message that waited as long as that is not worth doing any more."""
+    return {"task": task, "schedule": seconds, "options": {"expires": seconds}}
+
+
 app.conf.beat_schedule = {
     "recover-orphans": {"task": "apps.training.tasks.recover_orphans", "schedule": settings.ORPHAN_SCAN_SECONDS},
     "dispatch-queued-runs": {"task": "apps.training.tasks.dispatch_queued", "schedule": 15.0},
@@ -42,5 +48,10 @@ app.conf.beat_schedule = {
     "collect-checkpoints": {"task": "apps.checkpoints.tasks.collect_checkpoints", "schedule": 1_800.0},
     "archive-checkpoints": {"task": "apps.checkpoints.tasks.archive_checkpoints", "schedule": 300.0},
     "scrub-checkpoints": {"task": "apps.checkpoints.tasks.scrub_checkpoints", "schedule": 3_600.0},
+    "collect": _often("apps.observability.tasks.collect", 15.0),
+    "scan-anomalies": _often("apps.observability.tasks.scan_anomalies", 15.0),
+    "evaluate-alerts": _often("apps.observability.tasks.evaluate_alerts", 15.0),
+    "roll-up": _often("apps.observability.tasks.roll_up", 60.0),
+    "deliver": _often("apps.observability.tasks.deliver", 5.0),
     "continue-checkpoint-jobs": {"task": "apps.checkpoints.tasks.continue_jobs", "schedule": 60.0},
 }

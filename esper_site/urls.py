@@ -20,6 +20,7 @@ API: list[URLPattern | URLResolver] = [
     path("", include("apps.blueprints.api.urls")),
     path("", include("apps.kernels.api.urls")),
     path("", include("apps.checkpoints.api.urls")),
+    path("", include("apps.observability.api.urls")),
     path("", include("apps.training.api.urls")),
 ]
 

@@ -13,15 +13,13 @@ from django.core.management.base import BaseCommand, CommandError
 
 import benchmarks
 
-HELPERS = {
-    *("audit_rows", "audit_writers", "database", "search_rows", "targets", "web_site"),
-    *("cache_faults", "cache_kill_roles", "cache_kills", "cache_l1", "cache_policies", "cache_site", "cache_tiers"),
-    *("cache_replay", "cache_trace_kinds", "cache_traces", "cache_workload"),
-    *("checkpoints_flips", "checkpoints_processes", "checkpoints_steps", "checkpoints_systems", "checkpoints_training"),
+HELPERS = {"database", "targets", "web_site"}
+"""Modules that several areas use; those that one area uses are named after it: ``cache_traces``."""
+OPTIONS = {
+    "cache": ("trace", "capacity", "policy", "hits", "seeds"),
+    "checkpoints": ("megabytes",),
+    "anomalies": ("corpus",),
 }
-
-
-OPTIONS = {"cache": ("trace", "capacity", "policy", "hits", "seeds"), "checkpoints": ("megabytes",)}
 """Those that only one area has."""
 MOST_SEEDS = 100
 
@@ -42,7 +40,8 @@ def seeds(text: str) -> list[int]:
 
 def areas() -> list[str]:
     """Every area that can be measured, by name."""
-    return sorted(module.name for module in iter_modules(benchmarks.__path__) if module.name not in HELPERS)
+    names = {module.name for module in iter_modules(benchmarks.__path__)} - HELPERS
+    return sorted(name for name in names if name.partition("_")[0] not in names - {name})
 
 
 def _module(area: str) -> ModuleType:
@@ -76,9 +75,11 @@ class Command(BaseCommand):
         parser.add_argument(
             "--seeds", type=seeds, help="cache: of the traces that policies are compared on: 1001-1005, or 1,2,7"
         )
-
         parser.add_argument(
             "--megabytes", type=float, help="checkpoints: of the float32 state, at least 1 (default: 130)"
+        )
+        parser.add_argument(
+            "--corpus", type=Path, help="anomalies: a folder in the layout of the Numenta Anomaly Benchmark (NAB)"
         )
 
     def handle(self, *args: Any, area: str, json: bool, quick: bool, **options: Any) -> None:
@@ -95,7 +96,7 @@ class Command(BaseCommand):
         if given := [name for name in ("capacity", "policy", "hits") if options[name] is not None]:
             raise CommandError(f"--{given[0]} needs --trace")
         module = _module(area)
-        chosen = {name: options[name] for name in ("seeds", "megabytes") if options[name]}
+        chosen = {name: options[name] for name in ("seeds", "megabytes", "corpus") if options[name]}
         result = module.run(quick=quick, say=self.stderr.write, **chosen)
         self._print(module.table(result), result, json)
 

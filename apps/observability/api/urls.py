@@ -1,0 +1,3 @@
+from apps.observability.api import alerts, analysis, metrics, routing
+
+urlpatterns = [*metrics.urlpatterns, *analysis.urlpatterns, *alerts.urlpatterns, *routing.urlpatterns]
