@@ -6,7 +6,7 @@ class CoreConfig(AppConfig):
 
     def ready(self) -> None:
         import esper_site.celery  # noqa: F401 - shared tasks bind to this application
-        from apps.core import checks, readiness  # noqa: F401 - registers the system checks
+        from apps.core import checks, readiness, task_metrics  # noqa: F401 - registers checks and signals
         from apps.core.registry import registry
 
         registry.readiness.update(readiness.CHECKS)

@@ -9,23 +9,21 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 from drf_spectacular.utils import extend_schema
-from prometheus_client import REGISTRY
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
-from redis.exceptions import RedisError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.core import process_metrics
 from apps.core.api import ApiView
-from apps.core.errors import FieldError, Unavailable
+from apps.core.errors import FieldError
+from apps.core.metrics import read_collectors
 from apps.core.permissions import HasScope
 from apps.core.problems import Problem
 from apps.core.readiness import CACHE_SECONDS, readiness
-from apps.core.registry import registry
 
 FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_VIA")
 
@@ -75,20 +73,11 @@ class ReadyView(ApiView):
 
 
 class EveryCollector:
-    """The process's own metrics and those that the apps registered. A collector that fails is told, not fatal."""
+    """What the processes of this host count, and what the apps registered: read once, not once a process."""
 
     def collect(self) -> Iterable[Metric]:
-        yield from REGISTRY.collect()
-        up = GaugeMetricFamily("esper_collector_up", "1 if the collector could be read.", labels=["collector"])
-        for name, collect in registry.collectors.items():
-            try:
-                families = list(collect())
-            except (DatabaseError, InterfaceError, RedisError, Unavailable):
-                up.add_metric([name], 0)
-            else:
-                up.add_metric([name], 1)
-                yield from families
-        yield up
+        yield from process_metrics.counted()
+        yield from read_collectors()
 
 
 class MetricsView(ApiView):

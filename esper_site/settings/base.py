@@ -13,7 +13,7 @@ from environs import Env
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from esper_site.settings import object_storage
+from esper_site.settings import object_storage, process_metrics
 
 env = Env()
 
@@ -299,7 +299,15 @@ AUDIT_SEAL_SECONDS = env.float("ESPER_AUDIT_SEAL_SECONDS", 5.0)
 
 # --- Metrics
 PROMETHEUS_EXPORT_MIGRATIONS = False
+METRICS_DIR = env.str("ESPER_METRICS_DIR", "")
+if METRICS_DIR:
+    process_metrics.share(METRICS_DIR)
 METRICS_ALLOWED_NETWORKS: list[str] = env.list("ESPER_METRICS_NETWORKS", ["127.0.0.0/8", "::1/128"])
+METRICS_MAX_SERIES = env.int("ESPER_METRICS_MAX_SERIES", 20_000)
+METRICS_HOT_DAYS = env.int("ESPER_METRICS_HOT_DAYS", 3)
+METRICS_RAW_DAYS = env.int("ESPER_METRICS_RAW_DAYS", 30)
+METRICS_5M_DAYS = env.int("ESPER_METRICS_5M_DAYS", 90)
+METRICS_1H_DAYS = env.int("ESPER_METRICS_1H_DAYS", 730)
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
