@@ -10,6 +10,8 @@ from apps.blueprints.lifecycle import VersionState
 from apps.checkpoints.lifecycle import CheckpointState, JobState
 from apps.kernels.lifecycle import CachePlanState, KernelState, PlanState
 from apps.morphogenesis.lifecycle import SeedState
+from apps.observability.lifecycle import AlertState, NotificationState
+from apps.observability.models import Severity
 from apps.training.lifecycle import RecoveryState, RunState
 
 
@@ -122,6 +124,25 @@ REPORT_LOOKS: dict[str, Look] = {
     ReportState.FAILED: Look("failed", "cross", "bad", "what it needs stayed away: ask again"),
 }
 
+ALERT_LOOKS: dict[str, Look] = {
+    AlertState.PENDING: Look("pending", "clock", "waiting", "true, but not yet for as long as its rule asks for"),
+    AlertState.FIRING: Look("firing", "alarm", "bad", "true for as long as its rule asks for: somebody should look"),
+    AlertState.RESOLVED: Look("resolved", "check", "good", "over; it stays in the list of what was"),
+}
+
+SEVERITY_LOOKS: dict[str, Look] = {
+    Severity.CRITICAL: Look("critical", "alarm", "bad", "work or data is being lost, or soon will be"),
+    Severity.WARNING: Look("warning", "warn", "held", "gets worse if nobody looks"),
+    Severity.INFO: Look("info", "info", "active", "worth knowing"),
+}
+
+NOTIFICATION_LOOKS: dict[str, Look] = {
+    NotificationState.PENDING: Look("to be sent", "clock", "waiting", "is sent when it is due"),
+    NotificationState.SENDING: Look("being sent", "train", "active", "a worker sends it now"),
+    NotificationState.DELIVERED: Look("delivered", "check", "good", "the other side has taken it"),
+    NotificationState.FAILED: Look("failed", "cross", "bad", "given up after its last try"),
+}
+
 LOOKS: dict[str, dict[str, Look]] = {
     "run": RUN_LOOKS,
     "seed": SEED_LOOKS,
@@ -134,6 +155,9 @@ LOOKS: dict[str, dict[str, Look]] = {
     "checkpoint_job": CHECKPOINT_JOB_LOOKS,
     "recovery": RECOVERY_LOOKS,
     "report": REPORT_LOOKS,
+    "alert": ALERT_LOOKS,
+    "severity": SEVERITY_LOOKS,
+    "notification": NOTIFICATION_LOOKS,
 }
 
 

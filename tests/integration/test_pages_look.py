@@ -13,6 +13,8 @@ from apps.dashboards import drawing, numbers
 from apps.dashboards.stages import LOOKS
 from apps.kernels.lifecycle import CachePlanState
 from apps.morphogenesis.lifecycle import SeedState
+from apps.observability.lifecycle import AlertState, NotificationState
+from apps.observability.models import Severity
 from apps.training.lifecycle import RecoveryState, RunState
 
 STATIC = Path(settings.BASE_DIR) / "static"
@@ -74,6 +76,9 @@ def test_words_on_lanes_can_be_read(name: str, stage: str) -> None:
         ("checkpoint", CheckpointState),
         ("checkpoint_job", JobState),
         ("recovery", RecoveryState),
+        ("alert", AlertState),
+        ("notification", NotificationState),
+        ("severity", Severity),
     ],
 )
 def test_every_state_has_a_word_an_icon_and_a_tone(kind: str, states: type[StrEnum]) -> None:
