@@ -159,7 +159,9 @@ CACHE = (
         "quantile",
     ),
     _gauge(
-        "esper_cache_hit_ratio", "Share of the reads of the last hour that the tier or one above it answered.", "tier"
+        "esper_cache_hit_ratio",
+        "Of the reads of the last hour that came as far as the tier, the share that it answered.",
+        "tier",
     ),
     _gauge("esper_cache_breakers_open", "Processes that leave the tier alone.", "tier"),
     _gauge("esper_cache_l1_used_ratio", "Share of their L1 budget that all processes use."),
@@ -263,7 +265,7 @@ AUDIT = (
 
 OBSERVABILITY = (
     _gauge("esper_collector_up", "1 if the collector could be read.", "collector"),
-    _gauge("esper_collector_seconds", "Seconds that reading the collector took.", "collector"),
+    _gauge("esper_collector_seconds", "Seconds that reading the collector took.", "collector", stored=False),
     _counter(
         "esper_recorder_dropped_total",
         "Readings of runs that were lost: the store did not take them in time.",
@@ -276,6 +278,8 @@ METRICS: dict[str, MetricSpec] = {
     for group in (SYSTEM, SERVICES, CACHE, ASSETS, RUNS, CHECKPOINTS, AUDIT, OBSERVABILITY)
     for spec in group
 }
+RECORDED = tuple(name for name in METRICS if name.startswith("esper_run_"))
+"""What a run's worker records itself, while it trains."""
 _BY_SAMPLE = {sample: spec for spec in METRICS.values() for sample in spec.samples}
 
 

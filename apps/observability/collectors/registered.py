@@ -1,0 +1,11 @@
+"""Registers the collectors; imported once the apps are ready."""
+
+from apps.core.registry import registry
+from apps.observability.collectors import cache, database, hosts, runs, servers
+
+registry.collectors["hosts"] = hosts.told
+registry.collectors["database"] = database.told
+registry.collectors["redis"] = servers.told
+registry.collectors["queues"] = servers.queues
+registry.collectors["cache_hour"] = cache.told
+registry.collectors["runs_now"] = runs.told
