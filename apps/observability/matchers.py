@@ -15,6 +15,7 @@ from apps.core.errors import Invalid
 
 OPERATORS = ("=", "!=", "=~", "!~")
 LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,59}")
+TEXT = re.compile(r"(?P<label>[^\s=!~]+)\s*(?P<op>=~|!~|!=|=)\s*(?P<value>.*)", re.DOTALL)
 MOST = 20
 LONGEST = 200
 DANGEROUS = re.compile(r"[*+}][^)]*\)[*+{?]|\\[1-9]|\(\?")
@@ -53,6 +54,27 @@ def parse(given: Any, *, pointer: str = "/matchers") -> tuple[Matcher, ...]:
     if not isinstance(given, list) or len(given) > MOST:
         raise Invalid(f"must be a list of at most {MOST} matchers", pointer=pointer, code="invalid")
     return tuple(_parsed(entry, f"{pointer}/{place}") for place, entry in enumerate(given))
+
+
+def from_text(texts: Iterable[str], *, pointer: str = "/label") -> tuple[Matcher, ...]:
+    """Matchers as people and query strings write them: ``run=0192``, ``disk!="/"``, ``queue=~"train|compile"``.
+
+    Raises:
+        Invalid: something else.
+    """
+    given = []
+    for text in texts:
+        found = TEXT.fullmatch(text.strip())
+        if found is None:
+            raise Invalid('is written label="value", with =, !=, =~ or !~', pointer=pointer, code="invalid")
+        value = found["value"]
+        if len(value) > 1 and value.startswith('"') and value.endswith('"'):
+            value = value[1:-1]
+        given.append({"label": found["label"], "op": found["op"], "value": value})
+    try:
+        return parse(given, pointer=pointer)
+    except Invalid as error:
+        raise Invalid(error.detail, pointer=pointer, code=error.code) from None
 
 
 def told(matchers: Sequence[Matcher]) -> list[dict[str, str]]:
