@@ -11,6 +11,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.core.validators import MaxValueValidator
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
 from apps.accounts.models import Workspace, WorkspaceOwned
 from apps.audit.watched import Watched
@@ -93,7 +94,7 @@ class SampleChunk(models.Model):
     series_id = models.BigIntegerField(editable=False)
     start = models.DateTimeField(editable=False)
     """The full hour, UTC."""
-    count = models.PositiveSmallIntegerField(editable=False)
+    count = models.PositiveIntegerField(editable=False)
     data = models.BinaryField(editable=False)
 
     class Meta:
@@ -339,7 +340,8 @@ class Channel(models.TextChoices):
 class AlertRoute(WorkspaceOwned):
     """Whom to tell of which alerts, in what groups and how often."""
 
-    audit: ClassVar[Watched] = Watched(subject="alert_route", secret={"secret"})
+    audit: ClassVar[Watched] = Watched(subject="alert_route", secret={"secret", "target"})
+    """Targets are people's addresses, or URLs that hold a password as often as not: the trail has digests of them."""
 
     name = models.CharField(max_length=80)
     channel = models.CharField(max_length=8, choices=Channel)
@@ -378,10 +380,14 @@ class Notification(models.Model):
         max_length=9, choices=choices(NotificationState), default=NotificationState.PENDING, editable=False
     )
     alerts = ArrayField(models.UUIDField(), default=list, editable=False)
+    open_alerts = ArrayField(models.UUIDField(), default=list, editable=False)
+    """Those of ``alerts`` that it tells of as firing, while it is the newest message of its group; then empty."""
+    waiting = ArrayField(models.TextField(), default=list, editable=False)
+    """E-mail: the addresses that have not got it yet, after one has; empty: all of the route's."""
     payload = models.JSONField(editable=False)
     """As the webhook gets it (Alertmanager, version 4)."""
     attempts = models.PositiveSmallIntegerField(default=0, editable=False)
-    created_at = models.DateTimeField(auto_now_add=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
     due_at = models.DateTimeField(editable=False)
     """When to try next."""
     claimed_until = models.DateTimeField(null=True, editable=False)
@@ -397,6 +403,7 @@ class Notification(models.Model):
         ]
         indexes = [
             models.Index(fields=["route_id", "group_key", "-id"], name="notification_group"),
+            models.Index(fields=["route_id"], name="notification_open", condition=~Q(open_alerts=[])),
             models.Index(
                 fields=["due_at"],
                 name="notification_due",

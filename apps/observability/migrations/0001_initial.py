@@ -5,6 +5,7 @@ import django.contrib.postgres.fields
 import django.core.serializers.json
 import django.core.validators
 import django.db.models.deletion
+import django.utils.timezone
 import pgtrigger.compiler
 import pgtrigger.migrations
 from django.conf import settings
@@ -27,7 +28,7 @@ CREATE TABLE observability_sample (
 CREATE TABLE observability_samplechunk (
     start timestamptz NOT NULL,
     series_id bigint NOT NULL,
-    count smallint NOT NULL,
+    count integer NOT NULL,
     data bytea STORAGE EXTERNAL NOT NULL,
     PRIMARY KEY (series_id, start)
 ) PARTITION BY RANGE (start);
@@ -63,7 +64,12 @@ CREATE FUNCTION esper_metrics_unit(parent text) RETURNS text LANGUAGE sql IMMUTA
     END
 $$;
 
--- Both run as the owner of the tables: the application role may neither create nor drop any.
+-- Hours that got samples when their averages were there already: the next roll-up makes those anew and removes these.
+-- Without a key: a mark that is written while others are removed must be one of its own.
+CREATE TABLE observability_late (series_id bigint NOT NULL, hour timestamptz NOT NULL);
+
+-- All run as the owner of the tables: the application role may neither create nor drop any.
+-- A partition is made apart and then attached: that waits neither for those who write other days, nor they for it.
 CREATE FUNCTION esper_metrics_make_partitions(parent text, first timestamptz, last timestamptz) RETURNS SETOF text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET timezone = 'UTC' SET lock_timeout = '5s' AS $$
 DECLARE
@@ -80,9 +86,12 @@ BEGIN
     FOR begins IN SELECT generate_series(date_trunc(unit, first), last, ('1 ' || unit)::interval) LOOP
         name := parent || '_' || to_char(begins, CASE unit WHEN 'day' THEN 'YYYYMMDD' ELSE 'YYYYMM' END);
         CONTINUE WHEN to_regclass(name) IS NOT NULL;
+        PERFORM pg_advisory_xact_lock(hashtextextended('esper metrics: partitions', 0));
+        CONTINUE WHEN to_regclass(name) IS NOT NULL;
+        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING STORAGE)', name, parent);
         EXECUTE format(
-            'CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
-            name, parent, begins, begins + ('1 ' || unit)::interval
+            'ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+            parent, name, begins, begins + ('1 ' || unit)::interval
         );
         RETURN NEXT name;
     END LOOP;
@@ -106,8 +115,27 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Drops the samples of a day, when there are exactly as many as were packed: one that came since keeps it.
+CREATE FUNCTION esper_metrics_drop_packed(day timestamptz, packed bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET timezone = 'UTC' SET lock_timeout = '5s' AS $$
+DECLARE
+    name text := 'observability_sample_' || to_char(day, 'YYYYMMDD');
+    held bigint;
+BEGIN
+    IF to_regclass(name) IS NULL THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('LOCK TABLE %I IN SHARE ROW EXCLUSIVE MODE', name);
+    EXECUTE format('SELECT count(*) FROM %I', name) INTO held;
+    IF held <> packed THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('DROP TABLE %I', name);
+    RETURN true;
+END $$;
+
 REVOKE ALL ON FUNCTION esper_metrics_make_partitions(text, timestamptz, timestamptz),
-    esper_metrics_drop_partitions(text, timestamptz) FROM PUBLIC;
+    esper_metrics_drop_partitions(text, timestamptz), esper_metrics_drop_packed(timestamptz, bigint) FROM PUBLIC;
 
 SELECT esper_metrics_make_partitions(parent, now() - interval '1 day', now() + interval '2 days') FROM unnest(
     ARRAY['observability_sample', 'observability_samplechunk', 'observability_rollup5m', 'observability_rollup1h']
@@ -116,7 +144,9 @@ SELECT esper_metrics_make_partitions(parent, now() - interval '1 day', now() + i
 
 DROP_STORE = """
 DROP TABLE observability_sample, observability_samplechunk, observability_rollup5m, observability_rollup1h;
+DROP TABLE observability_late;
 DROP FUNCTION esper_metrics_make_partitions(text, timestamptz, timestamptz);
+DROP FUNCTION esper_metrics_drop_packed(timestamptz, bigint);
 DROP FUNCTION esper_metrics_drop_partitions(text, timestamptz);
 DROP FUNCTION esper_metrics_unit(text);
 """
@@ -124,6 +154,7 @@ DROP FUNCTION esper_metrics_unit(text);
 FUNCTIONS = (
     "esper_metrics_make_partitions(text, timestamptz, timestamptz)",
     "esper_metrics_drop_partitions(text, timestamptz)",
+    "esper_metrics_drop_packed(timestamptz, bigint)",
 )
 
 
@@ -267,7 +298,7 @@ class Migration(migrations.Migration):
                         ),
                         ("series_id", models.BigIntegerField(editable=False)),
                         ("start", models.DateTimeField(editable=False)),
-                        ("count", models.PositiveSmallIntegerField(editable=False)),
+                        ("count", models.PositiveIntegerField(editable=False)),
                         ("data", models.BinaryField()),
                     ],
                     options={
@@ -505,9 +536,21 @@ class Migration(migrations.Migration):
                         base_field=models.UUIDField(), default=list, editable=False, size=None
                     ),
                 ),
+                (
+                    "open_alerts",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.UUIDField(), default=list, editable=False, size=None
+                    ),
+                ),
+                (
+                    "waiting",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.TextField(), default=list, editable=False, size=None
+                    ),
+                ),
                 ("payload", models.JSONField(editable=False)),
                 ("attempts", models.PositiveSmallIntegerField(default=0, editable=False)),
-                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ("due_at", models.DateTimeField(editable=False)),
                 ("claimed_until", models.DateTimeField(editable=False, null=True)),
                 ("delivered_at", models.DateTimeField(editable=False, null=True)),
@@ -734,6 +777,12 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="notification",
             index=models.Index(fields=["route_id", "group_key", "-id"], name="notification_group"),
+        ),
+        migrations.AddIndex(
+            model_name="notification",
+            index=models.Index(
+                condition=models.Q(("open_alerts", []), _negated=True), fields=["route_id"], name="notification_open"
+            ),
         ),
         migrations.AddIndex(
             model_name="notification",
