@@ -48,9 +48,19 @@ def outcomes() -> Iterable[Metric]:
         "Kernels registered in the last 24 hours by pipeline and state.",
         labels=["pipeline", "state"],
     )
+    judged = dict.fromkeys((KernelState.VALIDATED, KernelState.REJECTED), 0)
     for pipeline, state, kernels in recent.values_list("pipeline", "state").annotate(kernels=Count("pk")):
         gauge.add_metric([pipeline, state], kernels)
+        if state in judged:
+            judged[state] += kernels
     yield gauge
+    failures = GaugeMetricFamily(
+        "esper_kernel_compile_failure_ratio",
+        "Share of the kernels registered in the last 24 hours and judged that was rejected.",
+    )
+    if sum(judged.values()):
+        failures.add_metric([], judged[KernelState.REJECTED] / sum(judged.values()))
+    yield failures
     rejections = GaugeMetricFamily(
         "esper_kernel_rejections",
         "Kernels registered in the last 24 hours that were rejected, by the stage that failed.",

@@ -193,7 +193,7 @@ ASSETS = (
     ),
     _gauge(
         "esper_kernel_compile_failure_ratio",
-        "Share of the kernels that compiling ended for in the last 24 hours which was rejected.",
+        "Share of the kernels registered in the last 24 hours and judged that was rejected.",
     ),
     _gauge(
         "esper_architecture_entropy_ratio",
@@ -209,12 +209,10 @@ ASSETS = (
 RUNS = (
     _gauge("esper_runs", "Training runs by state.", "state"),
     _gauge("esper_seeds", "Seeds by state.", "state"),
-    _counter(
-        "esper_seed_transitions_total",
-        "Moves of seeds by operator and the state that they came into.",
-        "operator",
-        "state",
+    _gauge(
+        "esper_seed_transitions", "Moves of seeds in the last 24 hours by operator and new state.", "operator", "state"
     ),
+    _counter("esper_seed_germinations_total", "Seeds that germinated, by operator.", "operator"),
     _gauge("esper_kernel_germinations", "Seeds of the last 24 hours by kernel: the twenty most used.", "kernel"),
     _gauge("esper_adaptations", "Seeds that ended in the last 24 hours, by how.", "outcome"),
     _gauge("esper_adaptation_success_ratio", "Share of the seeds that ended in the last 24 hours which were kept."),
