@@ -1,0 +1,8 @@
+"""Finds what is odd in a stream of values as it comes in. Plain Python: no Django, no set-up.
+
+from apps.observability.anomalies import THRESHOLD, StreamDetector
+"""
+
+from apps.observability.anomalies.detector import THRESHOLD, VERSION, Explanation, StreamDetector
+
+__all__ = ["THRESHOLD", "VERSION", "Explanation", "StreamDetector"]

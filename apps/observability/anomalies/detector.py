@@ -1,0 +1,225 @@
+"""The detector of one stream."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from apps.observability.anomalies.calibration import Tail
+from apps.observability.anomalies.components import Level, Range, Season, Sequences, Window
+from apps.observability.anomalies.words import sentence
+
+VERSION = 1
+THRESHOLD = 0.5
+"""A score of it or above is an anomaly."""
+CAP = 0.6
+"""What one component contributes at most: one that is certain is enough, two that are half as sure are, too."""
+EXCESS = 0.12
+"""Share of the range by which a new extreme must exceed it to count in full, if the stream is calm."""
+RARE = 2.0
+RAREST = 3.2
+"""-log10 of the probability at which a component begins to contribute, and at which it is at its cap."""
+DAMPED = 0.49
+"""By what scores are multiplied after an alarm, so that an anomaly is one alarm."""
+DEFAULT_PROBATION = 240
+DEFAULT_REFRACTORY = 200
+LARGEST = 1e150
+"""Larger values count as so large: their squares are still numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why the newest score is what it is."""
+
+    component: str
+    """That weighed most; empty: nothing is odd."""
+    components: dict[str, float]
+    """What each contributed, before the sum is capped at 1."""
+    expected_low: float | None
+    expected_high: float | None
+    text: str
+    """A sentence without its subject: "0.83 is above everything seen in the last 6 h (0.21 to 0.35)"."""
+
+
+class StreamDetector:
+    """Finds anomalies in one stream of values, one value at a time, in constant time and a few KB.
+
+        detector = StreamDetector(probation=600)
+        score = detector.update(timestamp_seconds, value)   # 0 to 1
+        if score >= THRESHOLD: print(detector.explain().text)
+
+    Args:
+        probation: how many values it only learns from, and scores 0; None: 240.
+        refractory: how many values after an alarm raise no other; None: a third of the probation, 200 if that is
+            not given either.
+    """
+
+    def __init__(self, probation: int | None = None, *, refractory: int | None = None) -> None:
+        if refractory is None:
+            refractory = DEFAULT_REFRACTORY if probation is None else max(1, probation // 3)
+        self.probation = max(1, DEFAULT_PROBATION if probation is None else int(probation))
+        self.refractory = refractory
+        self.seen = 0
+        self.quiet = 0
+        """Values until the next alarm may be raised."""
+        self.level = Level(1 / (20 * self.probation))
+        self.range = Range(1 / (60 * self.probation))
+        self.window = Window(min(max(self.probation // 40, 3), 12))
+        self.sequences = Sequences()
+        self.season = Season()
+        self.activity = Level(1 / (20 * self.probation))
+        self.surprise = 0.0
+        self.drift = 0.0
+        seeds = self.probation // 2
+        self.tails = {
+            "shift": Tail(seeds, 1.0),
+            "sequence": Tail(seeds, 1.0),
+            "activity": Tail(seeds, 1.0),
+            "season": Tail(seeds, 1.0),
+        }
+        self.first_at = 0.0
+        self.last_at = 0.0
+        self.score = 0.0
+        """The newest."""
+        self.odd = False
+        """Whether the newest value is as odd as an anomaly, an alarm or not."""
+        self._told: tuple[float, dict[str, float], dict[str, tuple[float, float]]] = (0.0, {}, {})
+
+    def update(self, timestamp_seconds: float, value: float) -> float:
+        """The score of ``value``; one that is no finite number is skipped and scores 0."""
+        value, at = float(value), float(timestamp_seconds)
+        if not math.isfinite(value) or not math.isfinite(at):
+            self.score, self.odd, self._told = 0.0, False, (value, {}, {})
+            return 0.0
+        value = min(max(value, -LARGEST), LARGEST)
+        if self.seen == 0:
+            self.first_at = at
+        self.seen += 1
+        self.last_at = at
+        settled = self.seen > self.probation
+        raws, expected = self._raws(at, value)
+        parts = self._parts(raws) if settled else {}
+        self._learn(at, value, raws, settled)
+        score = min(1.0, math.fsum(parts.values()))
+        self._told = (value, parts, expected)
+        self.odd = score >= THRESHOLD
+        if self.quiet:
+            self.quiet -= 1
+            score *= DAMPED
+        elif self.odd:
+            self.quiet = self.refractory
+        self.score = score
+        return score
+
+    def _raws(self, at: float, value: float) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+        """Raw scores of the components that can say one, and the range in which each expected the value."""
+        level, spread = self.level, self.level.spread()
+        raws: dict[str, float] = {}
+        expected: dict[str, tuple[float, float]] = {}
+        raws["extreme"] = self.range.raw(value)
+        if self.range.seen:
+            expected["extreme"] = (self.range.low, self.range.high)
+        self.window.add(value)
+        if not self.window.full() or level.seen < 2:
+            return raws, expected
+        raws["shift"] = abs(self.window.mean() - level.mean) / spread
+        expected["shift"] = (level.mean - 3 * spread, level.mean + 3 * spread)
+        movement = math.log(self.window.movement() + 0.01 * spread)
+        if self.activity.seen > 1:
+            raws["activity"] = abs(movement - self.activity.mean) / (self.activity.spread() + 0.1)
+        self.activity.learn(movement, self.seen > self.probation)
+        if level.seen > self.probation // 4:
+            symbol = self.sequences.symbol(value, level)
+            self.surprise += 0.3 * (self.sequences.raw(symbol) - self.surprise)
+            self.sequences.learn(symbol)
+            raws["sequence"] = self.surprise
+        usual = self.season.expected(at)
+        if usual is None:
+            self.drift = 0.0
+        else:
+            self.drift += 0.3 * ((value - usual[0]) / usual[1] - self.drift)
+            raws["season"] = abs(self.drift)
+            expected["season"] = (usual[0] - 3 * usual[1], usual[0] + 3 * usual[1])
+        return raws, expected
+
+    def _parts(self, raws: dict[str, float]) -> dict[str, float]:
+        """What each component contributes to the score."""
+        parts = {}
+        for name, raw in raws.items():
+            if name == "extreme":
+                needed = max(EXCESS, 3 * self.range.usual)
+                part = raw / needed
+            else:
+                part = (self.tails[name].rarity(raw) - RARE) / (RAREST - RARE)
+            if part > 0:
+                parts[name] = CAP * min(part, 1.0)
+        return parts
+
+    def _learn(self, at: float, value: float, raws: dict[str, float], settled: bool) -> None:
+        for name, raw in raws.items():
+            if name == "extreme":
+                self.range.learn(value, raw, self.seen > self.probation // 2)
+            else:
+                self.tails[name].learn(raw)
+        self.season.learn(at, value, self.level)
+        self.level.learn(value, settled)
+
+    def explain(self) -> Explanation:
+        """Why the newest score is what it is."""
+        value, parts, expected = self._told
+        if not parts:
+            return Explanation(component="", components={}, expected_low=None, expected_high=None, text="")
+        component = max(parts, key=lambda name: parts[name])
+        low, high = expected.get(component, (None, None))
+        return Explanation(
+            component=component,
+            components=parts,
+            expected_low=low,
+            expected_high=high,
+            text=sentence(component, value, low, high, seconds=self.last_at - self.first_at),
+        )
+
+    def to_state(self) -> dict[str, Any]:
+        """All that it knows, as JSON: one made of it goes on exactly as this one would."""
+        return {
+            "version": VERSION,
+            "probation": self.probation,
+            "refractory": self.refractory,
+            "seen": self.seen,
+            "quiet": self.quiet,
+            "surprise": self.surprise,
+            "drift": self.drift,
+            "first_at": self.first_at,
+            "last_at": self.last_at,
+            "level": self.level.to_state(),
+            "range": self.range.to_state(),
+            "window": self.window.to_state(),
+            "sequences": self.sequences.to_state(),
+            "season": self.season.to_state(),
+            "activity": self.activity.to_state(),
+            "tails": {name: tail.to_state() for name, tail in self.tails.items()},
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "StreamDetector":
+        """The detector whose state it is.
+
+        Raises:
+            ValueError: it is none of this version.
+        """
+        try:
+            if state["version"] != VERSION:
+                raise ValueError(f"a state of version {state['version']!r}; this is {VERSION}")
+            found = cls(int(state["probation"]), refractory=int(state["refractory"]))
+            found.seen, found.quiet = int(state["seen"]), int(state["quiet"])
+            for name in ("surprise", "drift", "first_at", "last_at"):
+                setattr(found, name, float(state[name]))
+            found.level = Level.from_state(state["level"])
+            found.range = Range.from_state(state["range"])
+            found.window = Window.from_state(state["window"])
+            found.sequences = Sequences.from_state(state["sequences"])
+            found.season = Season.from_state(state["season"])
+            found.activity = Level.from_state(state["activity"])
+            found.tails = {name: Tail.from_state(state["tails"][name]) for name in found.tails}
+        except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+            raise ValueError(f"no state of a detector: {error!r}") from error
+        return found
