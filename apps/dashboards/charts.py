@@ -1,6 +1,8 @@
 """The charts of a run: one table that the page, their table twins and the CSV files read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from apps.dashboards.numbers import MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +60,14 @@ CHARTS: tuple[Chart, ...] = (
     ),
 )
 CHART: dict[str, Chart] = {chart.name: chart for chart in CHARTS}
+
+COMPARED: dict[str, Chart] = {
+    chart.name: replace(chart, columns=chart.columns[-1:], title="Held-out loss" if chart.name == "loss" else chart.title)
+    for chart in CHARTS
+}
+"""The charts of compared runs: one column each, the held-out one, so that a line is a run."""
+
+
+def in_units(column: Column, value: float | None) -> str:
+    """A stored value as its column shows it."""
+    return MISSING if value is None else f"{value * column.factor:,.{column.digits}f}"

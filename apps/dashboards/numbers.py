@@ -14,6 +14,11 @@ def _number(value: object) -> float | None:
     return float(value)
 
 
+def whole(text: str | None) -> int:
+    """A whole number from a query string; anything else is 0."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
 def count(value: object) -> str:
     """12345 -> '12,345'."""
     number = _number(value)

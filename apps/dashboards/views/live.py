@@ -11,7 +11,9 @@ from django.shortcuts import get_object_or_404, render
 
 from apps.accounts.roles import Scope
 from apps.dashboards.access import is_fragment, page
-from apps.dashboards.charts import CHART, Chart
+from apps.dashboards.cells import Echo, safe_cell
+from apps.dashboards.charts import CHART, Chart, in_units
+from apps.dashboards.numbers import whole
 from apps.dashboards.selectors import live
 from apps.training.models import Decision, EpochMetric, SeedTransition, TrainingRun
 
@@ -38,7 +40,7 @@ def poll(request: HttpRequest, run_id: UUID) -> HttpResponse:
     if request.headers.get("If-None-Match") == stamp.etag:
         response: HttpResponse = HttpResponse(status=304)
     else:
-        since = _whole(request.GET.get("since"))
+        since = whole(request.GET.get("since"))
         response = JsonResponse(live.payload(stamp, since=since, is_first_page="page" not in request.GET))
     response["ETag"] = stamp.etag
     response["Cache-Control"] = "private, no-cache"
@@ -49,7 +51,7 @@ def poll(request: HttpRequest, run_id: UUID) -> HttpResponse:
 def table(request: HttpRequest, run_id: UUID, chart: str) -> HttpResponse:
     """The points of a chart as a table, newest first; ``?before=<epoch>`` leads to older ones."""
     run, shown = get_object_or_404(TrainingRun, pk=run_id), _chart(chart)
-    before = _whole(request.GET.get("before"))
+    before = whole(request.GET.get("before"))
     metrics = EpochMetric.objects.filter(run=run).order_by("-epoch")
     if before:
         metrics = metrics.filter(epoch__lt=before)
@@ -66,7 +68,7 @@ def table(request: HttpRequest, run_id: UUID, chart: str) -> HttpResponse:
 
 def _in_units(chart: Chart, values: list[float | None]) -> Iterator[str]:
     for column, value in zip(chart.columns, values, strict=True):
-        yield "\u2014" if value is None else f"{value * column.factor:,.{column.digits}f}"
+        yield in_units(column, value)
 
 
 @page(Scope.RUNS_READ)
@@ -90,33 +92,14 @@ def _csv_rows(run: TrainingRun, chart: str) -> tuple[list[str], QuerySet[Any, tu
     return names, EpochMetric.objects.filter(run=run).order_by("epoch").values_list(*names)
 
 
-class _Echo:
-    """A file whose write returns what it was given: csv writes lines that the response streams."""
-
-    def write(self, line: str) -> str:
-        return line
-
-
 def _lines(names: list[str], rows: Iterator[tuple[object, ...]]) -> Iterator[str]:
-    writer = csv.writer(_Echo())
+    writer = csv.writer(Echo())
     yield writer.writerow(names)
     for row in rows:
-        yield writer.writerow([_cell(value) for value in row])
-
-
-def _cell(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula (OWASP, CSV injection)."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value
-    return "" if value is None else value
+        yield writer.writerow([safe_cell(value) for value in row])
 
 
 def _chart(name: str) -> Chart:
     if name not in CHART:
         raise Http404
     return CHART[name]
-
-
-def _whole(text: str | None) -> int:
-    """A whole number from a query string; anything else is 0."""
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else 0
