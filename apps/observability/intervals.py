@@ -15,6 +15,8 @@ from statistics import NormalDist, fmean, quantiles, stdev
 
 CONFIDENCE = 0.95
 _NORMAL = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+LARGEST = 1e150
+"""A larger number was not measured, and its square would be infinite."""
 _AS_GOOD_AS_NORMAL = 1_000
 """Degrees of freedom from which Student's quantile differs from the normal one by 0.1 %."""
 
@@ -62,19 +64,23 @@ def share(count: int, n: int) -> Share:
 
 
 def mean(values: Iterable[float | None]) -> Mean:
-    """Of the finite numbers among ``values``."""
+    """Of those ``values`` that are numbers below LARGEST."""
     known = _finite(values)
     if not known:
         return Mean(n=0)
-    middle = fmean(known)
-    if len(known) == 1:
-        return Mean(n=1, value=middle)
-    reach = student(len(known) - 1) * stdev(known) / math.sqrt(len(known))
-    return Mean(n=len(known), value=middle, low=middle - reach, high=middle + reach)
+    return mean_of(len(known), fmean(known), stdev(known) if len(known) > 1 else None)
+
+
+def mean_of(n: int, value: float | None, deviation: float | None) -> Mean:
+    """As ``mean``, of ``n`` cases whose mean and standard deviation are known: a database computes those."""
+    if value is None or deviation is None or n < 2:
+        return Mean(n=n, value=value)
+    reach = student(n - 1) * deviation / math.sqrt(n)
+    return Mean(n=n, value=value, low=value - reach, high=value + reach)
 
 
 def spread(values: Iterable[float | None]) -> Spread:
-    """Of the finite numbers among ``values``."""
+    """Of those ``values`` that are numbers below LARGEST."""
     known = _finite(values)
     if not known:
         return Spread(n=0)
@@ -109,4 +115,4 @@ def _within(t: float, freedom: int) -> float:
 
 
 def _finite(values: Iterable[float | None]) -> list[float]:
-    return [float(value) for value in values if value is not None and math.isfinite(value)]
+    return [float(value) for value in values if value is not None and abs(value) < LARGEST]
