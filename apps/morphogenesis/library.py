@@ -120,11 +120,16 @@ class EventList:
 
     def __init__(self) -> None:
         self.by_sequence: dict[int, Event] = {}
+        self.readings: dict[str, list[float]] = {}
+        """Name -> what was read, in order."""
 
     def _keep(self, record: Event) -> None:
         self.by_sequence.setdefault(record.sequence, record)
 
     epoch = decision = transition = outcome = _keep
+
+    def reading(self, name: str, value: float) -> None:
+        self.readings.setdefault(name, []).append(value)
 
     @property
     def events(self) -> list[Event]:

@@ -140,6 +140,27 @@ class TelemetrySink(Protocol):
 
     def epoch(self, record: EpochRecord) -> None: ...
 
+    def reading(self, name: str, value: float) -> None:
+        """One of ``READINGS`` has this value now. Called in the loop: it must cost microseconds, and never raise."""
+
+
+READINGS = (
+    "train_loss",
+    "gradient_norm",
+    "samples_per_second",
+    "validation_loss",
+    "validation_accuracy",
+    "learning_rate",
+    "parameters",
+    "live_seeds",
+    "overhead_ratio",
+)
+"""The first three after each check of the monitors, over the steps since the last; the others after each epoch.
+
+``gradient_norm`` is the host's root mean square per parameter, ``overhead_ratio`` the seconds of growing per second of
+training. A loss that is not finite is told as it is.
+"""
+
 
 class Action(StrEnum):
     """What the policy (Tamiyo) can decide."""

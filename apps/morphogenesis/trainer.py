@@ -25,6 +25,7 @@ from apps.morphogenesis.evidence import Judged
 from apps.morphogenesis.governor import Alarm, Governor
 from apps.morphogenesis.hosts import Host
 from apps.morphogenesis.lifecycle import SeedState
+from apps.morphogenesis.meter import Meter
 from apps.morphogenesis.monitors import Monitors
 from apps.morphogenesis.protocols import (
     END,
@@ -121,6 +122,7 @@ class Trainer:
         self._given_host = host
         self._data = data
         self._governor = governor
+        self._meter = Meter(telemetry)
         self._session: Session | None = None
         self._saved: Position | None = None
 
@@ -149,6 +151,7 @@ class Trainer:
         """
         with deterministic(self._settings.seed, self._device):
             session = self._session = self._open()
+            self._meter.start()
             while session.epoch < self._settings.epochs:
                 end = self._end(session, until_epoch, until_step)
                 if end is not None and self._leave(session, end):
@@ -236,29 +239,43 @@ class Trainer:
 
     def _step(self, session: Session) -> None:
         watch = Monitors.due(session.step + 1)
-        session.learner.train_step(session.order, session.step_in_epoch, session.monitors, watch=watch)
+        with self._meter.training:
+            session.learner.train_step(session.order, session.step_in_epoch, session.monitors, watch=watch)
+        self._meter.samples += session.learner.batch_size
         session.step_in_epoch += 1
         session.train_flops += session.learner.step_flops
-        session.growth.after_step()
-        if not watch:
-            return
+        with self._meter.growing:
+            session.growth.after_step()
+        if watch:
+            self._check(session)
+
+    def _check(self, session: Session) -> None:
         session.tell_time()
-        reading = session.monitors.read(session.step)
-        alarm = session.governor.check_loss(reading.mean_loss)
-        if alarm:
-            self._roll_back(session, alarm)
-            return
-        session.growth.on_check(reading, session.monitors.history)
+        with self._meter.training:
+            reading = session.monitors.read(session.step)
+        self._meter.tell_check(reading)
+        with self._meter.growing:
+            alarm = session.governor.check_loss(reading.mean_loss)
+            if alarm:
+                self._roll_back(session, alarm)
+                return
+            session.growth.on_check(reading, session.monitors.history)
 
     def _end_epoch(self, session: Session) -> None:
         session.tell_time()
         train_loss = session.monitors.end_epoch()
         held = session.learner.judge(session.learner.data.validation)
-        alarm = _held_out_alarm(session, held, train_loss)
-        if math.isfinite(held.loss) and math.isfinite(train_loss):
+        measured = _measurements(session, held, train_loss)
+        with self._meter.growing:
+            self._judge_epoch(session, held, measured)
+        self._meter.tell_epoch(measured)
+
+    def _judge_epoch(self, session: Session, held: Judged, measured: dict[str, Any]) -> None:
+        alarm = _held_out_alarm(session, held, measured["train_loss"])
+        if math.isfinite(held.loss) and math.isfinite(measured["train_loss"]):
             session.held_loss = held.loss
-            session.metrics = _metrics(held, train_loss)
-            session.journal.measure(_measurements(session, held, train_loss))
+            session.metrics = _metrics(held, measured["train_loss"])
+            session.journal.measure(measured)
         if alarm:
             self._roll_back(session, alarm)
             return

@@ -39,6 +39,7 @@ from apps.morphogenesis.protocols import (
 )
 from apps.morphogenesis.settings import RunSettings
 from apps.morphogenesis.trainer import ENDS, Outcome, RunResult, Trainer
+from apps.observability.run_readings import RunReadings
 from apps.training import selectors, services
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
@@ -89,11 +90,12 @@ class FrozenLibrary:
 
 
 class RunJournal:
-    """``TelemetrySink`` and ``DecisionLog``: each record is a fenced transaction."""
+    """``TelemetrySink`` and ``DecisionLog``: each record is a fenced transaction, a reading only leaves its value."""
 
-    def __init__(self, run_id: UUID, fencing_token: int) -> None:
+    def __init__(self, run_id: UUID, fencing_token: int, readings: RunReadings) -> None:
         self._run_id = run_id
         self._token = fencing_token
+        self.reading = readings.record
 
     def epoch(self, record: EpochRecord) -> None:
         self._write(services.record_epoch, record)
@@ -260,8 +262,12 @@ def _fail(run_id: UUID, token: int, failure: str) -> None:
 def _train(run: TrainingRun, token: int, holder: str, library: Sequence[Mapping[str, Any]]) -> Outcome:
     torch.set_num_threads(site_settings.TORCH_THREADS)
     _note_environment(run)
-    journal = RunJournal(run.pk, token)
-    with RunCheckpoints(run, token, holder, environment()) as store, RemoteControl(run.pk, token, store) as control:
+    with (
+        RunCheckpoints(run, token, holder, environment()) as store,
+        RemoteControl(run.pk, token, store) as control,
+        RunReadings(run.pk, run.workspace_id) as readings,
+    ):
+        journal = RunJournal(run.pk, token, readings)
         until = store.load() + site_settings.SEGMENT_EPOCHS
         trainer = Trainer(
             settings=RunSettings.from_mapping(run.settings),

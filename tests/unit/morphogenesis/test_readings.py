@@ -1,0 +1,53 @@
+"""What a run tells of itself while it trains, and that telling changes nothing."""
+
+import math
+
+import pytest
+
+from apps.morphogenesis.library import EventList
+from apps.morphogenesis.monitors import CHECK_STEPS
+from apps.morphogenesis.protocols import READINGS
+from tests.unit.morphogenesis.runs import Run, quick_settings
+
+
+class Deaf(EventList):
+    """A sink that keeps no readings."""
+
+    def reading(self, name: str, value: float) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    run = Run(quick_settings())
+    run()
+    return run
+
+
+def test_every_reading_that_is_declared_is_told_and_no_other(run: Run) -> None:
+    assert set(run.events.readings) == set(READINGS)
+
+
+def test_losses_and_gradients_are_told_at_each_check_and_the_rest_after_each_epoch(run: Run) -> None:
+    steps = run.trainer.run().step
+
+    told = {name: len(values) for name, values in run.events.readings.items()}
+    assert {told[name] for name in READINGS[:3]} == {steps // CHECK_STEPS}
+    assert {told[name] for name in READINGS[3:]} == {run.settings.epochs}
+
+
+def test_readings_are_finite_and_time_is_positive(run: Run) -> None:
+    readings = run.events.readings
+
+    assert all(math.isfinite(value) for values in readings.values() for value in values)
+    assert min(readings["samples_per_second"]) > 0
+    assert min(readings["overhead_ratio"]) > 0
+
+
+def test_what_is_done_with_readings_changes_no_bit(run: Run) -> None:
+    deaf = Run(quick_settings())
+    deaf.events = Deaf()
+
+    deaf()
+
+    assert deaf.trainer.weights_digest == run.trainer.weights_digest
