@@ -142,7 +142,7 @@ class Sequences:
     LEVELS = 16
     ORDER = 2
     ENOUGH = 6
-    MOST = 120
+    MOST = 60
     """Contexts."""
     LARGEST = 4000
     """Sum of counts of a context at which they are halved."""

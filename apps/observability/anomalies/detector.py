@@ -9,12 +9,15 @@ from apps.observability.anomalies.components import Level, Range, Season, Sequen
 from apps.observability.anomalies.words import sentence
 
 VERSION = 1
+COMPONENTS = ("extreme", "shift", "sequence", "activity", "season")
+LEAST_RAW = 1.0
+"""Raw scores below it (spreads, or bits) are never of a tail."""
 THRESHOLD = 0.5
 """A score of it or above is an anomaly."""
 CAP = 0.6
 """What one component contributes at most: one that is certain is enough, two that are half as sure are, too."""
-EXCESS = 0.12
-"""Share of the range by which a new extreme must exceed it to count in full, if the stream is calm."""
+LEAST_EXCESS = 0.05
+"""Share of the range by which a new extreme must exceed it to count in full; twice of what is usual if that is more."""
 RARE = 2.0
 RAREST = 3.2
 """-log10 of the probability at which a component begins to contribute, and at which it is at its cap."""
@@ -63,19 +66,16 @@ class StreamDetector:
         """Values until the next alarm may be raised."""
         self.level = Level(1 / (20 * self.probation))
         self.range = Range(1 / (60 * self.probation))
-        self.window = Window(min(max(self.probation // 40, 3), 12))
+        self.window = Window(min(max(self.probation // 40, 3), 8))
         self.sequences = Sequences()
         self.season = Season()
         self.activity = Level(1 / (20 * self.probation))
         self.surprise = 0.0
         self.drift = 0.0
+        self.distance = 0.0
+        """Of the newest value from the mean, in spreads."""
         seeds = self.probation // 2
-        self.tails = {
-            "shift": Tail(seeds, 1.0),
-            "sequence": Tail(seeds, 1.0),
-            "activity": Tail(seeds, 1.0),
-            "season": Tail(seeds, 1.0),
-        }
+        self.tails = {name: Tail(seeds, LEAST_RAW) for name in COMPONENTS}
         self.first_at = 0.0
         self.last_at = 0.0
         self.score = 0.0
@@ -115,12 +115,12 @@ class StreamDetector:
         level, spread = self.level, self.level.spread()
         raws: dict[str, float] = {}
         expected: dict[str, tuple[float, float]] = {}
-        raws["extreme"] = self.range.raw(value)
-        if self.range.seen:
-            expected["extreme"] = (self.range.low, self.range.high)
         self.window.add(value)
         if not self.window.full() or level.seen < 2:
             return raws, expected
+        raws["extreme"] = self.range.raw(value)
+        self.distance = abs(value - level.mean) / spread
+        expected["extreme"] = (self.range.low, self.range.high)
         raws["shift"] = abs(self.window.mean() - level.mean) / spread
         expected["shift"] = (level.mean - 3 * spread, level.mean + 3 * spread)
         movement = math.log(self.window.movement() + 0.01 * spread)
@@ -146,20 +146,22 @@ class StreamDetector:
         parts = {}
         for name, raw in raws.items():
             if name == "extreme":
-                needed = max(EXCESS, 3 * self.range.usual)
-                part = raw / needed
+                part = min(self._weight(name, self.distance), raw / max(LEAST_EXCESS, 2 * self.range.usual))
             else:
-                part = (self.tails[name].rarity(raw) - RARE) / (RAREST - RARE)
+                part = self._weight(name, raw)
             if part > 0:
                 parts[name] = CAP * min(part, 1.0)
         return parts
+
+    def _weight(self, name: str, raw: float) -> float:
+        return (self.tails[name].rarity(raw) - RARE) / (RAREST - RARE)
 
     def _learn(self, at: float, value: float, raws: dict[str, float], settled: bool) -> None:
         for name, raw in raws.items():
             if name == "extreme":
                 self.range.learn(value, raw, self.seen > self.probation // 2)
-            else:
-                self.tails[name].learn(raw)
+                raw = self.distance
+            self.tails[name].learn(raw)
         self.season.learn(at, value, self.level)
         self.level.learn(value, settled)
 
