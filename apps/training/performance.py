@@ -18,7 +18,7 @@ from apps.morphogenesis.settings import RunSettings, SettingsError
 from apps.observability import performance
 from apps.observability.intervals import mean, share, spread
 from apps.observability.performance import Adaptation, AgainstControl, Efficiency, Fates, Plateau
-from apps.observability.trends import Direction, trend
+from apps.observability.trends import trend
 from apps.training.lifecycle import RunState
 from apps.training.models import EpochMetric, RunKind, Seed, SeedSlot, SeedTransition, TrainingRun
 
@@ -28,7 +28,8 @@ MOST_KEPT = 5_000
 MOST_RUNNING = 100
 MOST_KERNELS = 20
 EPOCHS = 30
-"""That a run must not have improved in, to be on a plateau."""
+LEAST_IMPROVEMENT = 0.01
+"""Of the held-out loss, by its line through the last EPOCHS: a run that improves less is on a plateau."""
 ENDS = (SeedState.FOSSILIZED, SeedState.CULLED, SeedState.CANCELLED, SeedState.ROLLED_BACK)
 RESULT = ("test_accuracy", "train_flops", "parameters", "parameters_start")
 
@@ -206,7 +207,7 @@ def _seeds(runs: Sequence[TrainingRun]) -> dict[UUID, Counter[str]]:
     )
     seeds = Seed.objects.filter(run__in=runs).order_by().values_list("run_id")
     counts: dict[UUID, Counter[str]] = {run_id: Counter(used=number) for run_id, number in slots}
-    for run_id, had, live in seeds.annotate(Count("pk"), Count("pk", filter=Q(state__in=LIVE_STATES))):
+    for run_id, had, live in seeds.annotate(had=Count("pk"), live=Count("pk", filter=Q(state__in=LIVE_STATES))):
         counts.setdefault(run_id, Counter()).update(had=had, live=live)
     return counts
 
@@ -222,7 +223,9 @@ def _plateau(run: TrainingRun, losses: Sequence[tuple[int, float]], seeds: Count
     free = len(sites(settings)) - seeds["used"]
     epochs, values = np.array(losses, dtype=float).T
     found = trend(epochs, values)
-    if found is None or found.direction is Direction.FALLING or free <= 0 or not settings.growth.enabled:
+    if found is None or free <= 0 or not settings.growth.enabled:
+        return None
+    if -found.slope * EPOCHS >= LEAST_IMPROVEMENT * abs(found.level):
         return None
     return Plateau(
         run_id=run.pk,

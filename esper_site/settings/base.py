@@ -308,6 +308,23 @@ METRICS_HOT_DAYS = env.int("ESPER_METRICS_HOT_DAYS", 3)
 METRICS_RAW_DAYS = env.int("ESPER_METRICS_RAW_DAYS", 30)
 METRICS_5M_DAYS = env.int("ESPER_METRICS_5M_DAYS", 90)
 METRICS_1H_DAYS = env.int("ESPER_METRICS_1H_DAYS", 730)
+DATABASE_BUDGET_BYTES = env.int("ESPER_DATABASE_BUDGET_BYTES", 0)
+
+# --- What people are told: docs/alert-routes.md. Without a mail server, routes are webhooks only.
+PUBLIC_URL = env.str("ESPER_PUBLIC_URL", "").rstrip("/")
+EMAIL_URL = env.str("ESPER_EMAIL_URL", "")
+_mail: dict[str, Any] = env.dj_email_url("ESPER_EMAIL_URL", "") if EMAIL_URL else {}
+EMAIL_BACKEND = _mail.get("EMAIL_BACKEND", "django.core.mail.backends.smtp.EmailBackend")
+EMAIL_HOST = _mail.get("EMAIL_HOST") or ""
+EMAIL_PORT = _mail.get("EMAIL_PORT") or 25
+EMAIL_HOST_USER = _mail.get("EMAIL_HOST_USER") or ""
+EMAIL_HOST_PASSWORD = _mail.get("EMAIL_HOST_PASSWORD") or ""
+EMAIL_USE_TLS = _mail.get("EMAIL_USE_TLS", False)
+EMAIL_USE_SSL = _mail.get("EMAIL_USE_SSL", False)
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("ESPER_EMAIL_FROM", "esper@localhost")
+WEBHOOK_ALLOWED_NETWORKS: list[str] = env.list("ESPER_WEBHOOK_ALLOWED_NETWORKS", [])
+NOTIFICATION_KEEP_DAYS = env.int("ESPER_NOTIFICATION_KEEP_DAYS", 90)
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
