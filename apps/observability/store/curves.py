@@ -13,8 +13,9 @@ from apps.observability.contracts import Curve, Numbers, SeriesInfo
 from apps.observability.models import Anomaly, FiveMinuteRollup, HourRollup, SeriesKind
 from apps.observability.store import buckets, rows
 from apps.observability.store.buckets import NONE, Buckets
-from apps.observability.store.samples import EMPTY, Samples, united
-from apps.observability.store.times import hot_since, moment, seconds
+from apps.observability.store.gathering import gathered
+from apps.observability.store.samples import Samples
+from apps.observability.store.times import INSTANT, hot_since, moment, seconds
 
 MOST_POINTS = 20_000
 """Of all curves of one answer together."""
@@ -95,7 +96,7 @@ def _width(step: int) -> int:
 def _aligned(start: datetime, end: datetime, step: int) -> tuple[datetime, datetime]:
     """First and last moment of the whole buckets that the range touches."""
     first, last = seconds(start) // step * step, seconds(end) // step * step + step
-    return moment(first), moment(last) - timedelta(milliseconds=1)
+    return moment(first), moment(last) - INSTANT
 
 
 def _plain(info: SeriesInfo, samples: Samples, start: datetime, end: datetime) -> Curve:
@@ -155,19 +156,8 @@ def _tails(
         if begin <= last:
             spans[info.id] = (begin, last)
     counters = {info.id for info in wanted if info.kind == SeriesKind.COUNTER}
-    return gathered(spans, counters, width, most=MOST_READ // len(wanted))
-
-
-def gathered(spans: dict[int, rows.Span], counters: set[int], width: int, *, most: int) -> dict[int, Buckets]:
-    """Averages made of samples of the hot window. Spans begin at whole buckets."""
-    samples = rows.hot(spans, most=most)
-    grown = rows.before({id: spans[id][0] for id in samples if id in counters})
-    return {
-        id: buckets.gathered(
-            (whole := united(grown.get(id, EMPTY), found)).times, whole.values, width, is_counter=id in counters
-        )
-        for id, found in samples.items()
-    }
+    samples = rows.hot(spans, most=MOST_READ // len(wanted))
+    return gathered(samples, {id: span[0] for id, span in spans.items()}, counters, width)
 
 
 def _anomalies(ids: Sequence[int], start: datetime, end: datetime) -> dict[int, Numbers]:

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
+import structlog
 from django.db import connection
 
 from apps.observability.store import packing
 from apps.observability.store.buckets import Buckets
 from apps.observability.store.samples import EMPTY, Samples, chained, united
-from apps.observability.store.times import POSTGRES_EPOCH_MS, hot_since
+from apps.observability.store.times import INSTANT, POSTGRES_EPOCH_MS, hot_since
 
 Span = tuple[datetime, datetime]
 """First and last moment, both within."""
@@ -19,6 +20,8 @@ PREDECESSOR = timedelta(days=1)
 SAMPLE = np.dtype([("at", ">i8"), ("value", ">f8"), ("anomalous", "?")])
 BUCKET = np.dtype([("start", ">i8"), *((name, ">f8") for name in ("least", "mean", "greatest", "last", "count"))])
 
+
+log = structlog.get_logger(__name__)
 
 HOT = """
 SELECT span.id, packed.data FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[]) AS span (id, first, last)
@@ -66,7 +69,11 @@ def packed(ids: Sequence[int], first: datetime, last: datetime, *, most: int) ->
         cursor.execute(CHUNKS, [list(ids), hour, last])
         for id, data in cursor:
             if held.get(id, 0) < most:
-                samples = packing.unpacked(data)
+                try:
+                    samples = packing.unpacked(data)
+                except packing.CorruptChunk as error:  # one hour is missing; the rest is worth showing
+                    log.error("metrics_chunk_corrupt", series=id, reason=str(error))
+                    continue
                 found.setdefault(id, []).append(samples)
                 held[id] = held.get(id, 0) + len(samples)
     return {id: chained(chunks[::-1]).within(first, last) for id, chunks in found.items()}
@@ -82,7 +89,7 @@ def raw(ids: Sequence[int], start: datetime, end: datetime, *, most: int) -> dic
 
 def before(moments: Mapping[int, datetime]) -> dict[int, Samples]:
     """The newest sample of each series before its moment, where there is one within a day before."""
-    spans = {id: (moment - PREDECESSOR, moment - timedelta(milliseconds=1)) for id, moment in moments.items()}
+    spans = {id: (moment - PREDECESSOR, moment - INSTANT) for id, moment in moments.items()}
     return hot(spans, most=1)
 
 

@@ -8,6 +8,7 @@ from django.utils import timezone
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 POSTGRES_EPOCH_MS = 946_684_800_000
 """2000-01-01 in milliseconds since 1970: PostgreSQL counts from there, in microseconds."""
+INSTANT = timedelta(milliseconds=1)
 AHEAD = timedelta(seconds=60)
 """Clocks differ by so much: what is further ahead is from the future."""
 
