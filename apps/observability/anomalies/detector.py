@@ -23,7 +23,9 @@ RAREST = 3.2
 """-log10 of the probability at which a component begins to contribute, and at which it is at its cap."""
 DAMPED = 0.49
 """By what scores are multiplied after an alarm, so that an anomaly is one alarm."""
-DEFAULT_PROBATION = 240
+DEFAULT_PROBATION = 120
+LEAST_MEMORY = 200
+"""It remembers twenty times its probation, or of this if that is more."""
 DEFAULT_REFRACTORY = 200
 LARGEST = 1e150
 """Larger values count as so large: their squares are still numbers."""
@@ -51,7 +53,7 @@ class StreamDetector:
         if score >= THRESHOLD: print(detector.explain().text)
 
     Args:
-        probation: how many values it only learns from, and scores 0; None: 240.
+        probation: how many values it only learns from, and scores 0; None: 120.
         refractory: how many values after an alarm raise no other; None: a third of the probation, 200 if that is
             not given either.
     """
@@ -64,12 +66,13 @@ class StreamDetector:
         self.seen = 0
         self.quiet = 0
         """Values until the next alarm may be raised."""
-        self.level = Level(1 / (20 * self.probation))
-        self.range = Range(1 / (60 * self.probation))
+        memory = 20 * max(self.probation, LEAST_MEMORY)
+        self.level = Level(1 / memory)
+        self.range = Range(1 / (3 * memory))
         self.window = Window(min(max(self.probation // 40, 3), 8))
         self.sequences = Sequences()
         self.season = Season()
-        self.activity = Level(1 / (20 * self.probation))
+        self.activity = Level(1 / memory)
         self.surprise = 0.0
         self.drift = 0.0
         self.distance = 0.0
@@ -158,10 +161,8 @@ class StreamDetector:
 
     def _learn(self, at: float, value: float, raws: dict[str, float], settled: bool) -> None:
         for name, raw in raws.items():
-            if name == "extreme":
-                self.range.learn(value, raw, self.seen > self.probation // 2)
-                raw = self.distance
-            self.tails[name].learn(raw)
+            self.tails[name].learn(self.distance if name == "extreme" else raw)
+        self.range.learn(value, raws.get("extreme", 0.0), self.seen > self.probation // 2)
         self.season.learn(at, value, self.level)
         self.level.learn(value, settled)
 
