@@ -27,12 +27,13 @@ def deliveries(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
     rows = (
         recent.order_by()
         .values("route_id", "route_name")
-        .annotate(all=Count("pk"), failing=Count("pk", filter=is_failing), newest=Max("id", filter=is_failing))
+        .annotate(all=Count("pk"), failing=Count("pk", filter=is_failing))
         .filter(failing__gt=0)
         .order_by("-failing", "route_id")[:MOST]
     )
     groups = list(rows)
-    problems = dict(recent.filter(pk__in=[row["newest"] for row in groups]).values_list("pk", "problem"))
+    newest = recent.filter(is_failing, route_id__in=[row["route_id"] for row in groups])
+    problems = dict(newest.order_by("route_id", "-pk").distinct("route_id").values_list("route_id", "problem"))
     for row in groups:
         failing = share(row["failing"], row["all"])
         yield Recommendation(
@@ -43,7 +44,7 @@ def deliveries(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
             "are not told of alerts.",
             evidence=(
                 measured("messages that do not arrive", failing, unit="ratio"),
-                Evidence(what="the newest problem", value=problems.get(row["newest"]) or "no answer yet"),
+                Evidence(what="the newest problem", value=problems.get(row["route_id"]) or "no answer yet"),
             ),
             remedy="Send the route a test, and mend its target or its secret; then try the failed messages again.",
             link="/alerts",
