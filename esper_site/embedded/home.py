@@ -42,6 +42,11 @@ class Home:
     def logs(self) -> Path:
         return self.root / "logs"
 
+    @property
+    def metrics(self) -> Path:
+        """Where the processes put what they count, while the stack runs."""
+        return self.root / "metrics"
+
     def valkey(self, role: str) -> Path:
         return self.root / f"valkey-{role}"
 
@@ -68,6 +73,7 @@ class Home:
         """Make the folders that child processes write, and hand them to the account that they run under."""
         folders = [
             self.logs,
+            self.metrics,
             *(self.root / name for name in ("audit", "objects", "checkpoints", "static", "home")),
             *(self.valkey(role) for role in ("cache", "broker")),
         ]
@@ -77,6 +83,18 @@ class Home:
                 hand_over(folder, account)
         except OSError as error:
             raise StackError(explain(error, self.root)) from None
+
+    def forget_counts(self) -> None:
+        """Begin with counts at nothing: no process of an earlier start lives any more.
+
+        Raises:
+            StackError: the folder cannot be written.
+        """
+        try:
+            for path in self.metrics.glob("*.db"):
+                path.unlink()
+        except OSError as error:
+            raise StackError(explain(error, self.metrics)) from None
 
 
 def explain(error: OSError, folder: Path) -> str:

@@ -38,7 +38,8 @@ class Session:
         self._memory = state.load_or_create(home)
         self._memory.running = None
         self._stack = stack.build(home, self._memory, stack.given_urls())
-        self._environment = dict(self._stack.environment)
+        home.forget_counts()
+        self._environment = {**self._stack.environment, "ESPER_METRICS_DIR": str(home.metrics)}
         self._web_port: int | None = None
         if "web" in only:
             self._web_port = ports.web_port(web_port, self._memory.ports.get("web"))

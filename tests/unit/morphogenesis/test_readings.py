@@ -7,7 +7,7 @@ import pytest
 from apps.morphogenesis.library import EventList
 from apps.morphogenesis.monitors import CHECK_STEPS
 from apps.morphogenesis.protocols import READINGS
-from tests.unit.morphogenesis.runs import Run, quick_settings
+from tests.unit.morphogenesis.runs import Run, finished, run_of
 
 
 class Deaf(EventList):
@@ -17,11 +17,12 @@ class Deaf(EventList):
         pass
 
 
+NAME = "widen mlp"
+
+
 @pytest.fixture(scope="module")
 def run() -> Run:
-    run = Run(quick_settings())
-    run()
-    return run
+    return finished(NAME)[0]
 
 
 def test_every_reading_that_is_declared_is_told_and_no_other(run: Run) -> None:
@@ -29,7 +30,7 @@ def test_every_reading_that_is_declared_is_told_and_no_other(run: Run) -> None:
 
 
 def test_losses_and_gradients_are_told_at_each_check_and_the_rest_after_each_epoch(run: Run) -> None:
-    steps = run.trainer.run().step
+    steps = finished(NAME)[1].step
 
     told = {name: len(values) for name, values in run.events.readings.items()}
     assert {told[name] for name in READINGS[:3]} == {steps // CHECK_STEPS}
@@ -45,7 +46,7 @@ def test_readings_are_finite_and_time_is_positive(run: Run) -> None:
 
 
 def test_what_is_done_with_readings_changes_no_bit(run: Run) -> None:
-    deaf = Run(quick_settings())
+    deaf = run_of(NAME)
     deaf.events = Deaf()
 
     deaf()
