@@ -136,5 +136,5 @@ class TestWhatTheExporterRefuses:
             call_command("metrics_exporter", f"--port={port}")
 
     def test_an_address_that_is_not_here(self, folder: Path) -> None:
-        with pytest.raises(CommandError, match="Cannot listen on 192.0.2.1"):
+        with pytest.raises(CommandError, match=r"Cannot listen on 192\.0\.2\.1"):
             call_command("metrics_exporter", "--address=192.0.2.1")

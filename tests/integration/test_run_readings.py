@@ -18,7 +18,7 @@ def test_a_run_leaves_every_reading_under_its_name(committed_db: str) -> None:
     series = Series.objects.filter(run_id=run.pk)
     assert set(series.values_list("name", flat=True)) == set(RECORDED)
     assert {tuple(labels.items()) for labels in series.values_list("labels", flat=True)} == {(("run", str(run.pk)),)}
-    assert {source for source in series.values_list("source", flat=True)} == {"run"}
+    assert set(series.values_list("source", flat=True)) == {"run"}
 
 
 def test_the_newest_readings_are_in_metrics(committed_db: str, client: Client) -> None:
