@@ -13,7 +13,7 @@ from apps.observability.matchers import Matcher
 from apps.observability.store import curves, rows
 from apps.observability.store.curves import MOST_POINTS
 from apps.observability.store.selecting import selected
-from apps.observability.store.times import AHEAD, hot_since
+from apps.observability.store.times import AHEAD, EPOCH, hot_since
 
 MOST_SERIES = 50
 MOST_LATEST = 5_000
@@ -116,6 +116,10 @@ def _check_range(start: datetime, end: datetime, points: int) -> None:
     for pointer, at in (("/start", start), ("/end", end)):
         if at.tzinfo is None:
             raise Invalid("has no time zone", pointer=pointer, code="invalid")
+    if start < EPOCH:
+        raise Invalid("is before 1970", pointer="/start", code="out_of_range")
+    if end > timezone.now() + timedelta(days=1):
+        raise Invalid("is in the future", pointer="/end", code="out_of_range")
     if start > end:
         raise Invalid("is before the start", pointer="/end", code="invalid")
     if end - start > LONGEST:

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from apps.accounts.models import default_workspace_id
+from apps.core.errors import Invalid
 from apps.observability.contracts import SeriesInfo
 from apps.observability.matchers import Matcher, matches
 from apps.observability.models import Series
@@ -44,6 +45,22 @@ def selected(
     if ids is not None:
         rows = rows.filter(pk__in=list(ids))
     return [info(row) for row in islice(admitted(rows, matchers), limit)]
+
+
+def with_labels(rows: QuerySet[Series], matchers: Iterable[Matcher]) -> QuerySet[Series]:
+    """Those whose labels are, or are not, as the matchers say: where a page of rows is asked for.
+
+    Raises:
+        Invalid: a matcher is an expression.
+    """
+    for matcher in matchers:
+        if matcher.op not in ("=", "!="):
+            raise Invalid("only = and != here", pointer="/label", code="invalid")
+        there = Q(labels__contains={matcher.label: matcher.value})
+        if not matcher.value:  # a label that is not there has the empty value
+            there |= ~Q(labels__has_key=matcher.label)
+        rows = rows.filter(there) if matcher.op == "=" else rows.exclude(there)
+    return rows
 
 
 def admitted(rows: QuerySet[Series], matchers: Iterable[Matcher]) -> Iterator[Series]:
