@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import is_valid_path
@@ -470,3 +471,11 @@ def test_many_rows_take_as_many_queries_as_few():
 def test_each_rule_has_a_key_of_its_own_and_says_what_it_looks_for():
     assert len(BY_KEY) == len(RULES)
     assert all(rule.about and rule.limits for rule in RULES)
+
+
+def test_the_document_has_every_rule_with_its_limits():
+    text = (settings.BASE_DIR / "docs" / "analysis.md").read_text()
+
+    for rule in RULES:
+        limits = ", ".join(f"{name} {limit:g}" for name, limit in rule.limits.items())
+        assert f"| `{rule.key}` | {rule.about} | {limits} |" in text

@@ -14,27 +14,21 @@ from apps.observability import matchers
 from apps.observability.api.analysis_forms import (
     MOST_HOURS,
     AdviceSerializer,
-    PerformanceSerializer,
+    PlatformPerformanceSerializer,
     TrendsQuestion,
     TrendsSerializer,
     WindowQuestion,
 )
+from apps.observability.api.metrics import LABEL, NAME
 from apps.observability.selectors.performance import performance
 from apps.observability.selectors.recommendations import advice
 from apps.observability.selectors.trends import trends
 
-NAME = {"type": "string", "minLength": 1, "maxLength": 120}
 HOURS = OpenApiParameter(
     "hours",
     {"type": "integer", "minimum": 1, "maximum": MOST_HOURS},
     default=24,
     description="the length of the window, which ends now",
-)
-LABEL = OpenApiParameter(
-    "label",
-    {"type": "array", "items": {"type": "string"}, "maxItems": matchers.MOST},
-    explode=True,
-    description='of the series, e.g. `run="0192..."` or `queue=~"training|compile"`; several: all of them',
 )
 
 
@@ -84,16 +78,16 @@ class TrendsView(ApiView):
 class PerformanceView(ApiView):
     """How the platform does."""
 
-    serializer_class = PerformanceSerializer
+    serializer_class = PlatformPerformanceSerializer
     scopes = {"GET": "runs:read"}
     query_parameters = frozenset({"hours"})
 
-    @extend_schema(responses=PerformanceSerializer, parameters=[HOURS])
+    @extend_schema(responses=PlatformPerformanceSerializer, parameters=[HOURS])
     def get(self, request: Request) -> Response:
         """What runs are worth, what growing came to, what it takes and how it moves, and what the cache does: over a
         window, each number with its cases and its interval."""
         asked = self.parse(WindowQuestion, request.query_params.dict())
-        return Response(PerformanceSerializer(performance(hours=asked["hours"])).data)
+        return Response(PlatformPerformanceSerializer(performance(hours=asked["hours"])).data)
 
 
 class RecommendationsView(ApiView):

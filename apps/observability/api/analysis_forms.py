@@ -9,6 +9,7 @@ from rest_framework.exceptions import ValidationError
 
 from apps.core.serializers import StrictSerializer
 from apps.kernels.api.cache_forms import TIERS, CacheLatencySerializer, CacheStoredSerializer
+from apps.observability.api.metrics_forms import SeriesSerializer
 from apps.observability.models import Severity
 from apps.observability.recommendations.contracts import Evidence, Recommendation
 from apps.observability.selectors.performance import CacheTier
@@ -81,11 +82,7 @@ class TrendLineSerializer(serializers.Serializer[Any]):
 class MovingSeriesSerializer(serializers.Serializer[Any]):
     """One series and how it moves. Of a counter, values are its growth a second."""
 
-    id = serializers.IntegerField(source="series.id")
-    name = serializers.CharField(source="series.name")
-    labels = serializers.DictField(source="series.labels", child=serializers.CharField())
-    unit = serializers.CharField(source="series.unit")
-    kind = serializers.CharField(source="series.kind")
+    series = SeriesSerializer()
     step = serializers.IntegerField(help_text="seconds that each point is the mean of; 0: the samples themselves")
     last = Measure()
     last_at = serializers.DateTimeField(allow_null=True)
@@ -206,7 +203,7 @@ class CachePerformanceSerializer(serializers.Serializer[Any]):
     problem = serializers.CharField(help_text="why the counts are unknown; empty: they are not")
 
 
-class PerformanceSerializer(serializers.Serializer[Any]):
+class PlatformPerformanceSerializer(serializers.Serializer[Any]):
     since = serializers.DateTimeField()
     until = serializers.DateTimeField()
     samples_per_second = MeasuredSerializer(help_text="median over the runs that trained in the window")
