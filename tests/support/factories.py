@@ -33,6 +33,8 @@ from apps.kernels.models import FieldReport, Kernel
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action
 from apps.morphogenesis.settings import RunSettings
+from apps.observability.lifecycle import ALERT_LIFECYCLE, AlertState
+from apps.observability.models import Alert, AlertRule, RuleKind, Silence
 from apps.training.lifecycle import RECOVERY_LIFECYCLE, RUN_LIFECYCLE, SEED_LIFECYCLE, RecoveryState, RunState
 from apps.training.models import (
     Decision,
@@ -51,6 +53,7 @@ M = TypeVar("M")
 PASSWORD = "correct horse battery"
 LIFECYCLES: dict[type[Any], Lifecycle] = {
     BlueprintVersion: VERSION_LIFECYCLE,
+    Alert: ALERT_LIFECYCLE,
     Checkpoint: CHECKPOINT_LIFECYCLE,
     CheckpointJob: JOB_LIFECYCLE,
     Kernel: KERNEL_LIFECYCLE,
@@ -347,6 +350,98 @@ class RecoveryEventFactory(Factory[RecoveryEvent]):
 
     class Meta:
         model = RecoveryEvent
+
+
+class AlertRuleFactory(Factory[AlertRule]):
+    """Above 0.9 fires at once."""
+
+    workspace = factory.LazyFunction(workspace)
+    name = factory.Sequence(lambda n: f"rule {n}")
+    kind = RuleKind.THRESHOLD
+    metric = "esper_host_cpu_ratio"
+    parameters = factory.LazyFunction(
+        lambda: {"op": ">", "value": 0.9, "reading": "last", "window_seconds": 300, "least_samples": 1}
+    )
+
+    class Meta:
+        model = AlertRule
+
+
+class AlertFactory(Factory[Alert]):
+    """One that fires since five minutes."""
+
+    workspace = factory.LazyFunction(workspace)
+    rule_id = factory.LazyFunction(new_id)
+    rule_name = "A host is busy"
+    fingerprint = factory.Sequence(lambda n: f"{n:064x}")
+    state = AlertState.FIRING
+    severity = "warning"
+    metric = "esper_host_cpu_ratio"
+    labels = factory.LazyAttribute(
+        lambda alert: {
+            "alertname": alert.rule_name,
+            "severity": alert.severity,
+            "host": f"host-{alert.fingerprint[-4:]}",
+        }
+    )
+    summary = "The processors are busy: 0.97"
+    threshold = 0.9
+    value = 0.97
+    started_at = factory.LazyFunction(lambda: timezone.now() - timedelta(minutes=5))
+    fired_at = factory.LazyAttribute(lambda alert: alert.started_at if alert.state != AlertState.PENDING else None)
+    last_true_at = factory.LazyFunction(timezone.now)
+    last_seen_at = factory.LazyFunction(timezone.now)
+
+    class Meta:
+        model = Alert
+
+
+class SilenceFactory(Factory[Silence]):
+    """One that holds for an hour."""
+
+    workspace = factory.LazyFunction(workspace)
+    matchers = factory.LazyFunction(lambda: [{"label": "host", "op": "=", "value": "mill"}])
+    starts_at = factory.LazyFunction(lambda: timezone.now() - timedelta(minutes=1))
+    ends_at = factory.LazyFunction(lambda: timezone.now() + timedelta(hours=1))
+    comment = "the host gets a new disk"
+
+    class Meta:
+        model = Silence
+
+
+class AlertRouteFactory(Factory[AlertRoute]):
+    """A webhook that hears of everything at once."""
+
+    workspace = factory.LazyFunction(workspace)
+    name = factory.Sequence(lambda n: f"route {n}")
+    channel = "webhook"
+    target = "https://hooks.example.org/alerts"
+    secret = "a-secret-of-the-tests"  # noqa: S105
+    group_wait_seconds = 0
+
+    class Meta:
+        model = AlertRoute
+
+
+class NotificationFactory(Factory[Notification]):
+    """One about a firing alert that is due, over a route that need not exist."""
+
+    workspace = factory.LazyFunction(workspace)
+    route_id = factory.LazyFunction(new_id)
+    route_name = "operators"
+    channel = "webhook"
+    group_key = factory.Sequence(lambda n: f"{n:064x}")
+    state = NotificationState.PENDING
+    payload = factory.LazyFunction(
+        lambda: {
+            "version": "4", "groupKey": "0", "truncatedAlerts": 0, "status": "firing", "receiver": "operators",
+            "groupLabels": {}, "commonLabels": {}, "commonAnnotations": {}, "externalURL": "", "alerts": [],
+        }
+    )  # fmt: skip
+    due_at = factory.LazyFunction(lambda: timezone.now() - timedelta(seconds=1))
+
+    class Meta:
+        model = Notification
 
 
 class FieldReportFactory(Factory[FieldReport]):

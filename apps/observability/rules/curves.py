@@ -15,7 +15,7 @@ NORMAL = 1.4826
 (P. J. Rousseeuw and C. Croux, JASA 88, 1993)."""
 LEAST_SPREAD = 0.01
 """Of the median: a series that hardly ever moves does not leap when it moves a little."""
-MOST_BEFORE = 240
+MOST_BEFORE = 60
 """Samples that a leap is held against: of a curve that falls, the old ones say nothing of the newest."""
 
 

@@ -1,6 +1,6 @@
 """The rules that come with the platform, as data.
 
-Rows are made of them (``services.rules.install_shipped``), which people edit; a change here changes no row that is there.
+Rows are made of them (``services.rules.install_shipped``), which people edit; a change here changes no row.
 """
 
 from collections.abc import Mapping
