@@ -136,6 +136,7 @@ class SecretOnceAdmin(ServiceFormAdmin):
     """After adding, a page shows the secret instead of a message: messages travel in cookies."""
 
     secret_name = ""
+    secret_kept = "Only a digest is stored, and nobody can show it again."  # noqa: S105 - a sentence
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
@@ -143,16 +144,23 @@ class SecretOnceAdmin(ServiceFormAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        obj.secret = form.secret
+        if not change:
+            obj.secret = form.secret
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        if not obj.secret:
+            return super().response_add(request, obj, post_url_continue)
+        return self.show_once(request, obj, obj.secret)
+
+    def show_once(self, request: HttpRequest, obj: Any, secret: str) -> HttpResponse:
         page = {
             **self.admin_site.each_context(request),
             "title": self.secret_name,
             "opts": self.opts,
             "original": obj,
             "what": self.secret_name,
-            "secret": obj.secret,
+            "kept": self.secret_kept,
+            "secret": secret,
             "next": self._url_of(obj),
         }
         response = TemplateResponse(request, "admin/secret.html", page)

@@ -262,6 +262,8 @@ AUDIT = (
 )
 
 OBSERVABILITY = (
+    _gauge("esper_notifications", "Messages about alerts by state, as far back as they are kept.", "state"),
+    _gauge("esper_notification_oldest_seconds", "Age of the oldest message that is not delivered yet."),
     _gauge("esper_collector_up", "1 if the collector could be read.", "collector"),
     _gauge("esper_collector_seconds", "Seconds that reading the collector took.", "collector", stored=False),
     _counter(

@@ -47,3 +47,7 @@ NOTIFICATION_LIFECYCLE = Lifecycle.of(
         (N.FAILED, N.PENDING),  # a person asked for it
     ],
 )
+
+UNDER_WAY = (N.PENDING, N.SENDING)
+TEST = "test"
+"""The group key of messages that a person sends to try a route out."""

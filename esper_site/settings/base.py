@@ -216,6 +216,11 @@ SPECTACULAR_SETTINGS = {
         "CacheTierName": "apps.kernels.api.cache_forms.TIERS",
         "CacheWindow": "apps.kernels.cache.reporting.WINDOWS",
         "OperationState": "apps.core.operations.STATES",
+        "NotificationState": "apps.observability.lifecycle.NotificationState",
+        "AlertChannel": "apps.observability.models.Channel",
+        "SeriesKind": "apps.observability.models.SeriesKind",
+        "SeriesSource": "apps.observability.models.SeriesSource",
+        "MatcherOperator": "apps.observability.matchers.OPERATORS",
         "StorageTier": "apps.kernels.models.StorageTier",
         "VersionState": "apps.blueprints.lifecycle.VersionState",
         "CheckpointState": "apps.checkpoints.lifecycle.CheckpointState",
@@ -312,15 +317,14 @@ DATABASE_BUDGET_BYTES = env.int("ESPER_DATABASE_BUDGET_BYTES", 0)
 
 # --- What people are told: docs/alert-routes.md. Without a mail server, routes are webhooks only.
 PUBLIC_URL = env.str("ESPER_PUBLIC_URL", "").rstrip("/")
-EMAIL_URL = env.str("ESPER_EMAIL_URL", "")
-_mail: dict[str, Any] = env.dj_email_url("ESPER_EMAIL_URL", "") if EMAIL_URL else {}
-EMAIL_BACKEND = _mail.get("EMAIL_BACKEND", "django.core.mail.backends.smtp.EmailBackend")
-EMAIL_HOST = _mail.get("EMAIL_HOST") or ""
-EMAIL_PORT = _mail.get("EMAIL_PORT") or 25
-EMAIL_HOST_USER = _mail.get("EMAIL_HOST_USER") or ""
-EMAIL_HOST_PASSWORD = _mail.get("EMAIL_HOST_PASSWORD") or ""
-EMAIL_USE_TLS = _mail.get("EMAIL_USE_TLS", False)
-EMAIL_USE_SSL = _mail.get("EMAIL_USE_SSL", False)
+MAIL: dict[str, Any] = env.dj_email_url("ESPER_EMAIL_URL") if env.str("ESPER_EMAIL_URL", "") else {}
+EMAIL_BACKEND = MAIL.get("EMAIL_BACKEND", "django.core.mail.backends.smtp.EmailBackend")
+EMAIL_HOST = MAIL.get("EMAIL_HOST") or ""
+EMAIL_PORT = MAIL.get("EMAIL_PORT") or 25
+EMAIL_HOST_USER = MAIL.get("EMAIL_HOST_USER") or ""
+EMAIL_HOST_PASSWORD = MAIL.get("EMAIL_HOST_PASSWORD") or ""
+EMAIL_USE_TLS = MAIL.get("EMAIL_USE_TLS", False)
+EMAIL_USE_SSL = MAIL.get("EMAIL_USE_SSL", False)
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("ESPER_EMAIL_FROM", "esper@localhost")
 WEBHOOK_ALLOWED_NETWORKS: list[str] = env.list("ESPER_WEBHOOK_ALLOWED_NETWORKS", [])

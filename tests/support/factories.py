@@ -33,8 +33,8 @@ from apps.kernels.models import FieldReport, Kernel
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action
 from apps.morphogenesis.settings import RunSettings
-from apps.observability.lifecycle import ALERT_LIFECYCLE, AlertState
-from apps.observability.models import Alert, AlertRule, RuleKind, Silence
+from apps.observability.lifecycle import ALERT_LIFECYCLE, NOTIFICATION_LIFECYCLE, AlertState, NotificationState
+from apps.observability.models import Alert, AlertRoute, AlertRule, Notification, RuleKind, Silence
 from apps.training.lifecycle import RECOVERY_LIFECYCLE, RUN_LIFECYCLE, SEED_LIFECYCLE, RecoveryState, RunState
 from apps.training.models import (
     Decision,
@@ -57,6 +57,7 @@ LIFECYCLES: dict[type[Any], Lifecycle] = {
     Checkpoint: CHECKPOINT_LIFECYCLE,
     CheckpointJob: JOB_LIFECYCLE,
     Kernel: KERNEL_LIFECYCLE,
+    Notification: NOTIFICATION_LIFECYCLE,
     RecoveryEvent: RECOVERY_LIFECYCLE,
     Seed: SEED_LIFECYCLE,
     TrainingRun: RUN_LIFECYCLE,
@@ -416,7 +417,7 @@ class AlertRouteFactory(Factory[AlertRoute]):
     name = factory.Sequence(lambda n: f"route {n}")
     channel = "webhook"
     target = "https://hooks.example.org/alerts"
-    secret = "a-secret-of-the-tests"  # noqa: S105
+    secret = "a-secret-of-the-tests"
     group_wait_seconds = 0
 
     class Meta:
