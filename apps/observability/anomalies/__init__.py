@@ -3,6 +3,6 @@
 from apps.observability.anomalies import THRESHOLD, StreamDetector
 """
 
-from apps.observability.anomalies.detector import THRESHOLD, VERSION, Explanation, StreamDetector
+from apps.observability.anomalies.detector import COMPONENTS, THRESHOLD, VERSION, Explanation, StreamDetector
 
-__all__ = ["THRESHOLD", "VERSION", "Explanation", "StreamDetector"]
+__all__ = ["COMPONENTS", "THRESHOLD", "VERSION", "Explanation", "StreamDetector"]

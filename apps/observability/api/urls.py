@@ -1,3 +1,9 @@
-from apps.observability.api import alerts, analysis, metrics, routing
+from apps.observability.api import alerts, analysis, anomalies, metrics, routing
 
-urlpatterns = [*metrics.urlpatterns, *analysis.urlpatterns, *alerts.urlpatterns, *routing.urlpatterns]
+urlpatterns = [
+    *metrics.urlpatterns,
+    *analysis.urlpatterns,
+    *anomalies.urlpatterns,
+    *alerts.urlpatterns,
+    *routing.urlpatterns,
+]
