@@ -1,6 +1,207 @@
-"""Rules, applied to what was measured: alerts begin, fire and are resolved."""
+"""Rules, applied to what was measured: alerts begin, fire and are resolved.
+
+A rule is locked while what it says is applied: a second evaluator waits, and then finds the same alerts open. One that
+cannot be applied gets an alert of its own that says so, and stops no other.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from django.db import connection, transaction
+
+from apps.core.errors import Conflict, ServiceError
+from apps.core.locks import alone
+from apps.observability.contracts import Reading
+from apps.observability.lifecycle import OPEN, AlertState
+from apps.observability.models import Alert, AlertRule, RuleKind, SeriesSource, Severity
+from apps.observability.rules import wording
+from apps.observability.rules.observed import Verdict
+from apps.observability.selectors import observing
+from apps.observability.selectors.observing import Judged, Sighting
+from apps.observability.services import alerts, notifying
+from apps.observability.store import writing
+
+log = structlog.get_logger(__name__)
+
+MOST_OPEN = 500
+"""Alerts of one rule: what they are more is told by one."""
+GAP = timedelta(minutes=3)
+"""Nobody looked for longer than that: whether the condition held all the time, nobody knows."""
+SEEN = ["value", "last_true_at", "last_seen_at", "over_since"]
+DURATION = "esper_alert_evaluation_seconds"
+OVER, GONE, UNASKED = "the condition does not hold any more", "no samples come any more", "nobody looked for a while"
+PROBLEMS = UNEVALUATED, TOO_MANY = "evaluation", "too_many"
+"""Values of the label ``problem`` of alerts about a rule."""
+BUSY = "being_evaluated"
 
 
 def evaluate() -> None:
-    """Apply every enabled rule once, then write down what is to be told (``notifying``)."""
-    raise NotImplementedError
+    """Apply every enabled rule once, then write down what is to be told (``notifying``). One evaluator at a time."""
+    try:
+        with alone("evaluate alerts", busy="another worker evaluates the alert rules", code=BUSY):
+            now = database_now()
+            _evaluate_all(now)
+            notifying.notify(now)
+    except Conflict as error:
+        if error.code != BUSY:
+            raise
+
+
+def database_now() -> datetime:
+    """By the clock that all evaluators share."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+    return moment
+
+
+def apply(*, judged: Judged, now: datetime) -> None:
+    """Let the alerts of a rule follow what it says. Nothing, if the rule has changed since it was judged."""
+    with transaction.atomic():
+        rule = AlertRule.objects.select_for_update(of=("self",)).filter(pk=judged.rule.pk).first()
+        if rule is None or rule.row_version != judged.rule.row_version:
+            return
+        rows = Alert.objects.select_for_update(of=("self",)).filter(rule_id=rule.pk, state__in=OPEN)
+        open_alerts = {alert.fingerprint: alert for alert in rows}
+        problems = {problem: open_alerts.pop(_problem(rule, problem, "").fingerprint, None) for problem in PROBLEMS}
+        told = {UNEVALUATED: judged.problem} if judged.problem else _follow(rule, judged.sightings, open_alerts, now)
+        for problem, alert in problems.items():
+            _tell(rule, problem, told.get(problem, ""), alert, now)
+
+
+def _evaluate_all(now: datetime) -> None:
+    began = time.perf_counter()
+    rules: dict[UUID, list[AlertRule]] = defaultdict(list)
+    for rule in AlertRule.objects.order_by("name"):
+        rules[rule.workspace_id].append(rule)
+    for of_workspace in rules.values():
+        _evaluate(of_workspace, now)
+    _resolve_orphans(rules.values(), now)
+    _note_duration(time.perf_counter() - began, now)
+
+
+def _evaluate(rules: Sequence[AlertRule], now: datetime) -> None:
+    enabled = {rule.pk: rule for rule in rules if rule.enabled}
+    alerted = set(Alert.objects.filter(rule_id__in=enabled, state__in=OPEN).values_list("rule_id", flat=True))
+    for judged in observing.judge(enabled.values(), now):
+        says = judged.problem or any(sighting.verdict.holds for sighting in judged.sightings)
+        if not says and judged.rule.pk not in alerted:
+            continue
+        try:
+            apply(judged=judged, now=now)
+        except Exception as error:  # of whatever kind: the other rules have to go on
+            log.exception("alert_rule_failed", rule=judged.rule.name)
+            apply(judged=Judged(rule=judged.rule, problem=f"{type(error).__name__}: {error}"[:500]), now=now)
+
+
+def _follow(
+    rule: AlertRule, sightings: Sequence[Sighting], open_alerts: Mapping[str, Alert], now: datetime
+) -> dict[str, str]:
+    """Apply what was seen; returns the problems of the rule."""
+    room = MOST_OPEN - len(open_alerts)
+    seen: list[Alert] = []
+    untold = 0
+    for sighting in sightings:
+        alert = open_alerts.get(sighting.fingerprint)
+        if alert is not None:
+            alert = _continued(alert, rule, sighting, now)
+        if alert is not None:
+            seen.append(alert)
+        elif sighting.verdict.holds and room > 0:
+            alerts.begin(rule=rule, sighting=sighting, now=now)
+            room -= 1
+        elif sighting.verdict.holds:
+            untold += 1
+    told = {sighting.fingerprint for sighting in sightings}
+    for print_, alert in open_alerts.items():
+        if print_ not in told and (still := _unseen(alert, rule, now)):
+            seen.append(still)
+    Alert.objects.bulk_update([alert for alert in seen if alert.state in OPEN], SEEN)
+    return {TOO_MANY: f"{untold:,} more than {MOST_OPEN} series meet it: make it narrower"} if untold else {}
+
+
+def _continued(alert: Alert, rule: AlertRule, sighting: Sighting, now: datetime) -> Alert | None:
+    """An open alert of which something is known; None: it is resolved because too much is not."""
+    verdict = sighting.verdict
+    gap = now - alert.last_seen_at
+    alert.last_seen_at = now
+    if verdict.holds is None:
+        return alert
+    alert.value = verdict.value
+    if not verdict.holds:
+        return _over(alert, rule, now, OVER)
+    if alert.state == AlertState.PENDING and gap > GAP:
+        alerts.resolve(alert=alert, because=UNASKED, now=now)
+        return None
+    alert.last_true_at, alert.over_since = now, None
+    if alert.state == AlertState.PENDING and now - alert.started_at >= timedelta(seconds=rule.for_seconds):
+        alerts.fire(alert=alert, rule=rule, verdict=verdict, now=now)
+    return alert
+
+
+def _unseen(alert: Alert, rule: AlertRule, now: datetime) -> Alert | None:
+    """An open alert of which the rule says nothing: its series is over, or (anomalies) is odd no more."""
+    if rule.kind == RuleKind.ANOMALY:
+        alert.last_seen_at = now
+        return _over(alert, rule, now, OVER)
+    alerts.resolve(alert=alert, because=GONE, now=now)
+    return None
+
+
+def _over(alert: Alert, rule: AlertRule, now: datetime, because: str) -> Alert:
+    """The condition does not hold: what only waited is resolved at once, what fires when that has been so for long."""
+    alert.over_since = alert.over_since or now
+    lasted = now - alert.over_since
+    if alert.state == AlertState.PENDING or lasted >= timedelta(seconds=rule.keep_firing_seconds):
+        alerts.resolve(alert=alert, because=because, now=now)
+    return alert
+
+
+def _problem(rule: AlertRule, problem: str, text: str) -> Sighting:
+    """What is wrong with the rule itself, as it is told: by an alert with the label ``problem``."""
+    labels = {wording.NAME: rule.name, wording.SEVERITY: Severity.WARNING.value, wording.PROBLEM: problem}
+    verdict = Verdict(holds=True, evidence={"problem": text})
+    fingerprint = wording.fingerprint(rule.pk, {wording.PROBLEM: problem})
+    return Sighting(series=None, metric=rule.metric, labels=labels, fingerprint=fingerprint, verdict=verdict)
+
+
+def _tell(rule: AlertRule, problem: str, text: str, alert: Alert | None, now: datetime) -> None:
+    """Begin, keep or resolve the alert about a problem of the rule."""
+    if text and alert is None:
+        about = AlertRule(
+            id=rule.pk,
+            workspace_id=rule.workspace_id,
+            name=rule.name,
+            severity=Severity.WARNING,
+            summary=f"The rule {rule.name} has a problem: {text}".translate({ord("{"): "(", ord("}"): ")"}),
+            remedy="Change the rule, or reset it to what it was shipped as.",
+        )
+        alerts.begin(rule=about, sighting=_problem(rule, problem, text), now=now)
+    elif text and alert is not None:
+        Alert.objects.filter(pk=alert.pk).update(last_seen_at=now, last_true_at=now)
+    elif alert is not None:
+        alerts.resolve(alert=alert, because=OVER, now=now)
+
+
+def _resolve_orphans(rules: Iterable[Sequence[AlertRule]], now: datetime) -> None:
+    """Alerts of rules that are not applied. Services resolve them with the change; this finds what they missed."""
+    known = {rule.pk: rule.enabled for of_workspace in rules for rule in of_workspace}
+    enabled = [key for key, is_enabled in known.items() if is_enabled]
+    orphans = list(Alert.objects.filter(state__in=OPEN).exclude(rule_id__in=enabled))
+    for because, those in (
+        (alerts.DISABLED, [alert for alert in orphans if alert.rule_id in known]),
+        (alerts.REMOVED, [alert for alert in orphans if alert.rule_id not in known]),
+    ):
+        alerts.resolve_all(alerts=those, because=because, now=now)
+
+
+def _note_duration(seconds: float, now: datetime) -> None:
+    """What `/metrics` and rules know of the evaluation itself."""
+    try:
+        writing.record([Reading(name=DURATION, value=seconds, at=now, unit="seconds")], source=SeriesSource.PLATFORM)
+    except ServiceError as error:
+        log.warning("alert_evaluation_unmeasured", problem=error.detail)
