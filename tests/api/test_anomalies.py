@@ -1,13 +1,15 @@
 """`/analysis/anomalies` over HTTP: what the detector found, and what of it is odd now."""
 
 from datetime import timedelta
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.utils import timezone
 
 from apps.observability.models import Anomaly, DetectorState, Series
 from tests.api.conftest import Caller
+from tests.support.anomalies import add_anomaly
 from tests.support.metrics import add_series
 from tests.support.problems import assert_problem
 
@@ -16,19 +18,9 @@ PATH = "/api/v1/analysis/anomalies"
 NOW = timezone.now().replace(microsecond=0)
 
 
-def odd(
-    series: Series, *, minutes: float = 1, lasting: float = 0, run_id: UUID | None = None, **more: object
-) -> Anomaly:
-    at = NOW - timedelta(minutes=minutes)
-    values = {"value": 9.5, "score": 0.7, "component": "extreme", "explanation": "it is 9.5", **more}
-    return Anomaly.objects.create(
-        workspace_id=series.workspace_id,
-        series=series,
-        run_id=run_id,
-        at=at,
-        until=at + timedelta(minutes=lasting),
-        **values,
-    )
+def odd(series: Series, *, minutes: float = 1, **more: Any) -> Anomaly:
+    """An anomaly that began so many minutes ago."""
+    return add_anomaly(series, at=NOW - timedelta(minutes=minutes), **more)
 
 
 def asked(client: Caller, path: str = PATH, **parameters: object) -> list[dict]:

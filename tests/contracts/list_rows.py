@@ -34,6 +34,8 @@ from apps.kernels.models import (
 )
 from apps.training.models import TrainingRun
 from tests.support import factories
+from tests.support.anomalies import add_anomaly
+from tests.support.metrics import add_series
 
 Make = Callable[["World"], Any]
 _numbers = numbers(1)
@@ -148,6 +150,8 @@ ROWS: dict[str, Make] = {
     "/api/v1/field-reports": lambda world: factories.FieldReportFactory(),
     "/api/v1/checkpoints": lambda world: factories.CheckpointFactory(),
     "/api/v1/checkpoint-policies": lambda world: factories.CheckpointPolicyFactory(run_id=new_id()),
+    "/api/v1/analysis/anomalies": lambda world: add_anomaly(add_series(n=str(next(_numbers)))),
+    "/api/v1/metrics/series": lambda world: add_series(n=str(next(_numbers))),
     "/api/v1/recoveries": lambda world: factories.RecoveryEventFactory(),
     "/api/v1/runs": _used_run,
     "/api/v1/runs/{id}/metrics": lambda world: factories.EpochMetricFactory(run=world.run),
