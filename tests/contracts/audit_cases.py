@@ -151,6 +151,9 @@ EXEMPT = {
     "checkpoints.bring_back_needed": "where packs lie is outside the net",
     "training.begin_checkpoint_upload": "stages what no row knows of until its commit",
     "training.send_checkpoint_object": "stages what no row knows of until its commit",
+    "observability.ingest": "samples are measurements, and their own record",
+    "observability.scan": "anomalies are what a detector computes from samples; they lead nowhere by themselves",
+    "observability.roll_up": "averages and packed samples say what the samples said",
 }
 
 
