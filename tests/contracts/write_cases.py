@@ -87,6 +87,7 @@ WRITES: dict[str, Write] = {}
 
 EXEMPT = {
     "POST /api/v1/kernels/search": "reads: its filter is too large for an URL",
+    "POST /api/v1/metrics/samples": "samples are measurements, and their own record",
     "POST /api/v1/runs/{id}/checkpoints/uploads": "stages what no row knows of until its commit",
     "PUT /api/v1/runs/{id}/checkpoints/uploads/{id}/objects/sample": "stages what no row knows of until its commit",
     "POST /admin/logout/": "the session's end is an event through the signal that POST /logout tests",

@@ -45,21 +45,21 @@ def roll_up() -> None:
 
 
 def _roll_up(now: datetime) -> None:
-    make_partitions(now)
+    _make_partitions(now)
     averaging.make(now)
     _unless_locked("pack", lambda: history.pack_oldest_day(now))
-    for table, days in kept_days().items():
+    for table, days in _kept_days().items():
         _unless_locked("retention", lambda table=table, days=days: partitions.drop(table, now - timedelta(days=days)))
-    remove_idle_series(now)
+    _remove_idle_series(now)
 
 
-def make_partitions(now: datetime) -> None:
+def _make_partitions(now: datetime) -> None:
     """Those of the hot window, and of the next days: nobody who writes has to wait for one."""
     for table in partitions.ALL:
         partitions.make(table, hot_since(now), now + AHEAD)
 
 
-def kept_days() -> dict[str, int]:
+def _kept_days() -> dict[str, int]:
     """How long each table of history is kept: never less than the hot window."""
     hot = settings.METRICS_HOT_DAYS + 1
     return {
@@ -69,9 +69,9 @@ def kept_days() -> dict[str, int]:
     }
 
 
-def remove_idle_series(now: datetime) -> int:
+def _remove_idle_series(now: datetime) -> int:
     """Remove series of which nothing is kept any more, and with them their anomalies; how many."""
-    since = now - timedelta(days=max(kept_days().values()))
+    since = now - timedelta(days=max(_kept_days().values()))
     idle = Series.objects.annotate(until=Coalesce("last_at", "created_at")).filter(until__lt=since)
     if not idle.exists():
         return 0
