@@ -262,6 +262,9 @@ AUDIT = (
 )
 
 OBSERVABILITY = (
+    _gauge("esper_alerts", "Alerts that wait or fire.", "state", "severity"),
+    _gauge("esper_alert_evaluation_seconds", "Seconds that the last evaluation of the alert rules took."),
+    _gauge("esper_alert_evaluation_age_seconds", "Age of the last evaluation of the alert rules."),
     _gauge("esper_notifications", "Messages about alerts by state, as far back as they are kept.", "state"),
     _gauge("esper_notification_oldest_seconds", "Age of the oldest message that is not delivered yet."),
     _gauge("esper_collector_up", "1 if the collector could be read.", "collector"),

@@ -2,7 +2,8 @@
 
 from celery import shared_task
 
-from apps.observability.services import collecting, delivering, evaluating, scanning, upkeep
+from apps.core.actors import SYSTEM
+from apps.observability.services import collecting, delivering, evaluating, rules, scanning, upkeep
 
 
 @shared_task
@@ -19,7 +20,9 @@ def scan_anomalies() -> None:
 
 @shared_task
 def evaluate_alerts() -> None:
-    """Every 15 seconds: rules begin, fire and resolve alerts, and what is to be told is written down."""
+    """Every 15 seconds: shipped rules that are not there are installed; rules begin, fire and resolve alerts; what is
+    to be told is written down."""
+    rules.install_shipped(actor=SYSTEM)
     evaluating.evaluate()
 
 

@@ -8,11 +8,11 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.audit.models import AuditEvent
+from apps.observability.collectors.alerts import evaluated
 from apps.observability.lifecycle import AlertState
 from apps.observability.models import Alert, AlertRule, Anomaly, RuleKind, Series
 from apps.observability.selectors import observing
 from apps.observability.services import alerts, evaluating
-from apps.observability.store import reading
 from tests.support.alerting import CPU, look, measure
 from tests.support.factories import AlertFactory, AlertRuleFactory, workspace
 
@@ -247,7 +247,9 @@ class TestEvaluate:
         evaluating.evaluate()
 
         assert set(Alert.objects.values_list("rule_id", flat=True)) == {on.pk} != {off.pk}
-        assert len(reading.latest(evaluating.DURATION)) == 1
+        assert {family.name for family in evaluated()} == {
+            "esper_alert_evaluation_seconds", "esper_alert_evaluation_age_seconds",
+        }  # fmt: skip
 
     @pytest.mark.parametrize(("change", "because"), [("disable", alerts.DISABLED), ("delete", alerts.REMOVED)])
     def test_alerts_of_a_rule_that_is_not_applied_are_resolved(self, change: str, because: str) -> None:

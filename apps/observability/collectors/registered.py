@@ -1,7 +1,7 @@
 """Registers the collectors; imported once the apps are ready."""
 
 from apps.core.registry import registry
-from apps.observability.collectors import cache, database, hosts, notifications, runs, servers
+from apps.observability.collectors import alerts, cache, database, hosts, notifications, runs, servers
 
 registry.collectors["hosts"] = hosts.told
 registry.collectors["database"] = database.told
@@ -9,5 +9,7 @@ registry.collectors["redis"] = servers.told
 registry.collectors["queues"] = servers.queues
 registry.collectors["cache_hour"] = cache.told
 registry.collectors["runs_now"] = runs.told
+registry.collectors["alerts"] = alerts.counted
+registry.collectors["alert_evaluation"] = alerts.evaluated
 registry.collectors["notifications"] = notifications.counted
 registry.collectors["notification_age"] = notifications.waiting

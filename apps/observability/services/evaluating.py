@@ -13,17 +13,16 @@ from uuid import UUID
 import structlog
 from django.db import connection, transaction
 
-from apps.core.errors import Conflict, ServiceError
+from apps.core.errors import Conflict
 from apps.core.locks import alone
-from apps.observability.contracts import Reading
+from apps.observability.collectors.alerts import note_evaluation
 from apps.observability.lifecycle import OPEN, AlertState
-from apps.observability.models import Alert, AlertRule, RuleKind, SeriesSource, Severity
+from apps.observability.models import Alert, AlertRule, RuleKind, Severity
 from apps.observability.rules import wording
 from apps.observability.rules.observed import Verdict
 from apps.observability.selectors import observing
 from apps.observability.selectors.observing import Judged, Sighting
 from apps.observability.services import alerts, notifying
-from apps.observability.store import writing
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +31,6 @@ MOST_OPEN = 500
 GAP = timedelta(minutes=3)
 """Nobody looked for longer than that: whether the condition held all the time, nobody knows."""
 SEEN = ["value", "last_true_at", "last_seen_at", "over_since"]
-DURATION = "esper_alert_evaluation_seconds"
 OVER, GONE, UNASKED = "the condition does not hold any more", "no samples come any more", "nobody looked for a while"
 PROBLEMS = UNEVALUATED, TOO_MANY = "evaluation", "too_many"
 """Values of the label ``problem`` of alerts about a rule."""
@@ -81,7 +79,7 @@ def _evaluate_all(now: datetime) -> None:
     for of_workspace in rules.values():
         _evaluate(of_workspace, now)
     _resolve_orphans(rules.values(), now)
-    _note_duration(time.perf_counter() - began, now)
+    note_evaluation(now, time.perf_counter() - began)
 
 
 def _evaluate(rules: Sequence[AlertRule], now: datetime) -> None:
@@ -197,11 +195,3 @@ def _resolve_orphans(rules: Iterable[Sequence[AlertRule]], now: datetime) -> Non
         (alerts.REMOVED, [alert for alert in orphans if alert.rule_id not in known]),
     ):
         alerts.resolve_all(alerts=those, because=because, now=now)
-
-
-def _note_duration(seconds: float, now: datetime) -> None:
-    """What `/metrics` and rules know of the evaluation itself."""
-    try:
-        writing.record([Reading(name=DURATION, value=seconds, at=now, unit="seconds")], source=SeriesSource.PLATFORM)
-    except ServiceError as error:
-        log.warning("alert_evaluation_unmeasured", problem=error.detail)
