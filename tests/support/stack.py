@@ -25,6 +25,7 @@ from esper_site.embedded import processes, stack, state
 from esper_site.embedded.errors import StackError
 from esper_site.embedded.home import Home
 from esper_site.embedded.process import Keeper, Program, spawn, stop_all, wait_for
+from tests.support.template import Template
 
 TEMPLATE, DATABASE = "esper_template", "esper_test"
 START_SECONDS = 60.0
@@ -51,6 +52,8 @@ class Servers:
     prefix: str
     migrated: bool = False
     databases: int = 0
+    dumps: Path | None = None
+    """Where the migrated template is kept for the next session."""
 
     def await_answers(self) -> None:
         """Wait until all servers answer.
@@ -84,10 +87,20 @@ class Servers:
         return database if self.stack.cluster is not None else f"{database}_{self.prefix}"
 
     def ensure_template(self) -> None:
-        """Create the template database and migrate it as the owner, once a session, as `manage.py up` does it."""
+        """Create the template database with the schema that `manage.py up` would give it, once a session."""
         if self.migrated:
             return
-        self._create(self.name(TEMPLATE), template="template1")
+        name = self.name(TEMPLATE)
+        self._create(name, template="template1")
+        cluster = self.stack.cluster
+        if cluster is None or self.dumps is None:
+            self._migrate()
+        else:
+            Template(self.dumps, cluster.binaries).fill(cluster.url("superuser", name), self._migrate)
+        self.migrated = True
+
+    def _migrate(self) -> None:
+        """Raises StackError."""
         command, environment = processes.manage(
             os.environ | self.environment(self.name(TEMPLATE)),
             "migrate",
@@ -98,7 +111,6 @@ class Servers:
         result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise StackError(f"The migrations failed:\n{result.stdout}{result.stderr}")
-        self.migrated = True
 
     @contextmanager
     def clone(self, database: str | None = None) -> Iterator[str]:
@@ -190,6 +202,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
 def pytest_collection_finish(session: pytest.Session) -> None:
     servers = session.config.stash.get(SERVERS, None)
     if servers is not None and session.items:
+        cache = session.config.cache
+        servers.dumps = cache.mkdir("esper-template") if cache is not None else None
         try:
             servers.await_answers()
         except StackError as error:
