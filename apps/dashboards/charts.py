@@ -62,7 +62,9 @@ CHARTS: tuple[Chart, ...] = (
 CHART: dict[str, Chart] = {chart.name: chart for chart in CHARTS}
 
 COMPARED: dict[str, Chart] = {
-    chart.name: replace(chart, columns=chart.columns[-1:], title="Held-out loss" if chart.name == "loss" else chart.title)
+    chart.name: replace(
+        chart, columns=chart.columns[-1:], title="Held-out loss" if chart.name == "loss" else chart.title
+    )
     for chart in CHARTS
 }
 """The charts of compared runs: one column each, the held-out one, so that a line is a run."""
@@ -71,3 +73,16 @@ COMPARED: dict[str, Chart] = {
 def in_units(column: Column, value: float | None) -> str:
     """A stored value as its column shows it."""
     return MISSING if value is None else f"{value * column.factor:,.{column.digits}f}"
+
+
+MARKERS: tuple[str, ...] = (
+    "M-4 0A4 4 0 1 1 4 0 4 4 0 1 1-4 0Z",
+    "M-3.6-3.6H3.6V3.6H-3.6Z",
+    "M0-4.8 4.6 3.6H-4.6Z",
+    "M0-5 4.4 0 0 5-4.4 0Z",
+    "M0 4.8-4.6-3.6H4.6Z",
+    "M-1.4-4.6H1.4V-1.4H4.6V1.4H1.4V4.6H-1.4V1.4H-4.6V-1.4H-1.4Z",
+    "M-4.2-2.4-2.4-4.2 0-1.8 2.4-4.2 4.2-2.4 1.8 0 4.2 2.4 2.4 4.2 0 1.8-2.4 4.2-4.2 2.4-1.8 0Z",
+    "M-4.6 0-2.3-4H2.3L4.6 0 2.3 4H-2.3Z",
+)
+"""Shapes around (0, 0), SVG paths, that tell compared runs apart without their colours."""

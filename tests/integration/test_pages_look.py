@@ -23,7 +23,8 @@ STAGES = (
     "dormant", "germinated", "training", "grafting", "stabilizing", "evaluating", "fossilized", "culled", "cancelled",
     "rolled-back", "embargoed",
 )  # fmt: skip
-MARKS = (*STAGES, "good", "bad", "held", "series-1", "series-2", "series-3", "series-4", "control", "strong-line")
+SERIES = tuple(f"series-{number}" for number in range(1, 9))
+MARKS = (*STAGES, "good", "bad", "held", *SERIES, "control", "strong-line")
 
 
 def theme(name: str) -> dict[str, str]:

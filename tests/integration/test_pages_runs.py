@@ -9,9 +9,10 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from apps.observability.lifecycle import AlertState
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
-from tests.support.run_rows import make_control, make_run, make_user
+from tests.support.run_rows import make_alert, make_control, make_run, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -105,10 +106,54 @@ def test_controls_stand_beside_their_runs_until_they_are_asked_for(client: Clien
     assert names_on(client.get("/runs?controls=1").content.decode()) == ["grown (static)", "grown"]
 
 
+@pytest.mark.parametrize("order", ["accuracy", "parameters", "growth", "name"])
+def test_every_order_shows_every_run_once(client: Client, order: str) -> None:
+    for number in range(27):
+        make_run(name=f"run-{number % 9}", state=RunState.QUEUED)
+    make_run(name="small", epochs=2, done=2, stories=())
+
+    first = client.get(f"/runs?order={order}").content.decode()
+    rest = re.search(r'href="(\?[^"]+)">Older runs', first)
+    assert rest is not None
+    second = client.get("/runs" + rest[1].replace("&amp;", "&")).content.decode()
+
+    ids = re.findall(r'name="run" value="([^"]+)"', first + second)
+    assert len(ids) == len(set(ids)) == 28
+
+
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [
+        ("newest", ["grown", "plain", "young"]),
+        ("accuracy", ["plain", "grown", "young"]),
+        ("parameters", ["plain", "grown", "young"]),
+        ("growth", ["grown", "plain", "young"]),
+        ("name", ["grown", "plain", "young"]),
+    ],
+)
+def test_runs_come_in_the_order_that_is_asked_for(client: Client, order: str, names: list[str]) -> None:
+    make_run(name="young", state=RunState.QUEUED)
+    plain = make_run(name="plain", stories=())
+    make_run(name="grown")
+    TrainingRun.objects.filter(pk=plain.pk).update(result={**plain.result, "test_accuracy": 1.0})
+
+    assert names_on(client.get(f"/runs?order={order}").content.decode()) == names
+
+
+def test_alerts_that_fire_about_a_run_stand_at_its_state(client: Client) -> None:
+    run = make_run()
+    make_alert(run, AlertState.FIRING)
+    make_alert(run, AlertState.RESOLVED)
+
+    assert "1 alert firing" in client.get("/runs").content.decode()
+
+
 @pytest.mark.parametrize(
     "query",
     [
         "state=BANANA",
+        "order=banana",
+        f"order=name&after={uuid4()}",
         "state=&task=&host=",
         "after=not-an-id",
         f"after={uuid4()}",

@@ -7,7 +7,8 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 from django.utils import timezone
@@ -19,6 +20,8 @@ from apps.core.ids import new_id
 from apps.morphogenesis.lifecycle import Gate, SeedState, gate_between
 from apps.morphogenesis.protocols import Action
 from apps.morphogenesis.settings import RunSettings
+from apps.observability.lifecycle import AlertState
+from apps.observability.models import Alert, Anomaly, Series, SeriesSource, Severity
 from apps.training.lifecycle import RunState
 from apps.training.models import (
     Decision,
@@ -185,6 +188,54 @@ def make_control(run: TrainingRun, *, done: int | None = None, accuracy: float =
         control.ended_at = timezone.now()
         _move(control, RunState.COMPLETED)
     return control
+
+
+def make_alert(
+    run: TrainingRun,
+    state: str = AlertState.FIRING,
+    *,
+    epoch: float = 20,
+    until: float | None = None,
+    summary: str = "The loss jumped to 0.94, 6 times its usual spread above its median",
+) -> Alert:
+    """An alert about the run that began at ``epoch``, and was over at ``until`` (None: at the end of the run)."""
+    began, ended = moment_of(run, epoch), moment_of(run, run.epochs if until is None else until)
+    key = new_id()
+    alert = Alert.objects.create(
+        workspace_id=run.workspace_id, rule_id=key, rule_name="loss spike", fingerprint=f"{key.int:064x}"[-64:],
+        state=AlertState.FIRING if state == AlertState.RESOLVED else state, severity=Severity.WARNING,
+        metric="esper_run_train_loss", run_id=run.pk,
+        labels={"alertname": "loss spike", "severity": "warning", "run": str(run.pk)}, summary=summary,
+        started_at=began, fired_at=None if state == AlertState.PENDING else began, last_true_at=ended,
+        last_seen_at=ended,
+    )  # fmt: skip
+    if state == AlertState.RESOLVED:
+        alert.state, alert.resolved_at = state, ended
+        alert.save()
+    return alert
+
+
+def make_anomaly(run: TrainingRun, *, epoch: float = 20, until: float | None = None, value: float = 0.94) -> Anomaly:
+    """An anomaly of the run's training loss from ``epoch`` until ``until``."""
+    series, _ = Series.objects.get_or_create(
+        workspace_id=run.workspace_id, name="esper_run_train_loss", run_id=run.pk, labels={"run": str(run.pk)},
+        source=SeriesSource.RUN, digest=sha256(f"loss of {run.pk}".encode()).hexdigest(),
+    )  # fmt: skip
+    return Anomaly.objects.create(
+        workspace_id=run.workspace_id, series=series, run_id=run.pk, at=moment_of(run, epoch),
+        until=moment_of(run, epoch if until is None else until), value=value, score=0.97, component="extreme",
+        components={"extreme": 0.9}, expected_low=0.18, expected_high=0.31,
+        explanation=f"{value:g} lies above everything of the last 300 values, 0.18 to 0.31",
+    )  # fmt: skip
+
+
+def moment_of(run: TrainingRun, epoch: float) -> datetime:
+    """When the run was at ``epoch``, by the first and the last that it measured."""
+    first, last = run.metrics.order_by("epoch").first(), run.metrics.order_by("epoch").last()
+    if first is None or last is None:
+        return timezone.now()
+    pace = (last.at - first.at) / max(1, last.epoch - first.epoch)
+    return first.at + pace * (epoch - first.epoch)
 
 
 def _metrics(

@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Avg, F, Q, QuerySet
+from django.db.models import Avg, Count, F, FloatField, Q, QuerySet, Value
+from django.db.models.fields.json import KT
+from django.db.models.functions import Cast, Coalesce
 
 from apps.core.ids import parse_id
-from apps.dashboards.selectors.paging import newest
+from apps.dashboards.selectors.paging import newest, ranked
 from apps.morphogenesis.catalogue import HOSTS, TASKS
+from apps.observability.lifecycle import AlertState
+from apps.observability.models import Alert
 from apps.training import selectors as training
 from apps.training.lifecycle import RunState
 from apps.training.models import EpochMetric, RunKind, Seed, TrainingRun
@@ -18,6 +22,8 @@ PAGE_SIZE = 25
 SPARK_POINTS = 32
 CHOICES: dict[str, tuple[str, ...]] = {"state": tuple(RunState), "task": tuple(TASKS), "host": tuple(HOSTS)}
 """What a chip can select; any other value in a query string is ignored."""
+ORDERS = ("newest", "accuracy", "parameters", "growth", "name")
+"""What the list can be ordered by; the first is how it comes."""
 HEAVY = ("settings", "library", "environment", "failure")
 
 
@@ -29,6 +35,7 @@ class RunFilter:
     mine: bool = False
     controls: bool = False
     text: str = ""
+    order: str = ORDERS[0]
     after: UUID | None = None
 
     @classmethod
@@ -38,6 +45,7 @@ class RunFilter:
             mine=query.get("mine") == "1",
             controls=query.get("controls") == "1",
             text=clean_text(query.get("q", "")),
+            order=query["order"] if query.get("order") in ORDERS else ORDERS[0],
             after=parse_id(query.get("after", "")),
         )
 
@@ -70,6 +78,8 @@ class RunRow:
     seeds: Sequence[SeedMark]
     spark: Sequence[float | None]
     control: TrainingRun | None
+    alerts: int
+    """How many alerts about it fire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +91,38 @@ class RunPage:
 
 
 def page(wanted: RunFilter, *, viewer_id: UUID) -> RunPage:
-    """The newest runs that fit, keyset-paged by id."""
-    found = newest(_fitting(wanted, viewer_id).defer(*HEAVY), after=wanted.after, shown=PAGE_SIZE)
+    """The runs that fit, keyset-paged: the newest first, or in the order that was asked for."""
+    fitting = _fitting(wanted, viewer_id).defer(*HEAVY)
+    if wanted.order == ORDERS[0]:
+        found = newest(fitting, after=wanted.after, shown=PAGE_SIZE)
+    else:
+        found = ranked(_with_ranks(fitting), **RANKS[wanted.order], after=wanted.after, shown=PAGE_SIZE)
     rows = rows_of(found.rows)
     return RunPage(
         rows=rows,
         next_after=found.next_after,
         is_empty=not rows and not TrainingRun.objects.exists(),
+    )
+
+
+RANKS: dict[str, dict[str, Any]] = {
+    "accuracy": {"by": "rank_accuracy", "falls": True},
+    "parameters": {"by": "rank_parameters", "falls": False},
+    "growth": {"by": "rank_growth", "falls": True},
+    "name": {"by": "name", "falls": False},
+}
+
+
+def _with_ranks(runs: QuerySet[TrainingRun]) -> QuerySet[TrainingRun]:
+    """What the rows show, as numbers to order by; a run without measurements comes last in each order."""
+    tested = Cast(KT("result__test_accuracy"), FloatField())
+    start = Coalesce(
+        Cast(KT("result__parameters_start"), FloatField()), F("first_parameters"), output_field=FloatField()
+    )
+    return runs.annotate(
+        rank_accuracy=Coalesce(tested, F("last_accuracy"), Value(-1.0)),
+        rank_parameters=Coalesce(F("last_parameters"), Value(2**62)),
+        rank_growth=Coalesce(F("last_parameters") - start, Value(-(2.0**62)), output_field=FloatField()),
     )
 
 
@@ -111,13 +146,20 @@ def text_matches(text: str) -> Q:
 def rows_of(runs: Sequence[TrainingRun]) -> list[RunRow]:
     """Four queries, however many runs."""
     ids = [run.pk for run in runs]
-    sparks, seeds, controls = _sparks(ids), _seeds(ids), _controls(ids)
-    return [_row(run, sparks.get(run.pk, []), seeds.get(run.pk, []), controls.get(run.pk)) for run in runs]
+    sparks, seeds, controls, alerts = _sparks(ids), _seeds(ids), _controls(ids), _alerts(ids)
+    return [
+        _row(
+            run,
+            spark=sparks.get(run.pk, []),
+            seeds=seeds.get(run.pk, []),
+            control=controls.get(run.pk),
+            alerts=alerts.get(run.pk, 0),
+        )
+        for run in runs
+    ]
 
 
-def _row(
-    run: TrainingRun, spark: Sequence[float | None], seeds: Sequence[SeedMark], control: TrainingRun | None
-) -> RunRow:
+def _row(run: TrainingRun, **beside: Any) -> RunRow:
     measured: Any = run  # annotated by training.selectors.runs
     tested = run.result.get("test_accuracy")
     now, first = measured.last_parameters, measured.first_parameters
@@ -128,9 +170,7 @@ def _row(
         is_test=tested is not None,
         parameters=now,
         grown=None if now is None or start is None else now - start,
-        seeds=seeds,
-        spark=spark,
-        control=control,
+        **beside,
     )
 
 
@@ -161,3 +201,8 @@ def _seeds(ids: Sequence[UUID]) -> dict[UUID, list[SeedMark]]:
 def _controls(ids: Iterable[UUID]) -> dict[UUID, TrainingRun]:
     controls = TrainingRun.objects.filter(control_of__in=ids).defer(*HEAVY).order_by("id")
     return {control.control_of_id: control for control in controls if control.control_of_id}
+
+
+def _alerts(ids: Iterable[UUID]) -> dict[UUID, int]:
+    firing = Alert.objects.filter(run_id__in=ids, state=AlertState.FIRING)
+    return dict(firing.values_list("run_id").annotate(count=Count("id")).order_by())

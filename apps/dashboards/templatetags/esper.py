@@ -1,7 +1,7 @@
 """What templates say often: numbers, states, times, evidence. Everything here is a pure function of its arguments."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from apps.accounts.roles import Scope
-from apps.dashboards import drawing, numbers
+from apps.dashboards import drawing, numbers, units
+from apps.dashboards.selectors import rail as waiting
 from apps.dashboards.stages import look
 
 register = template.Library()
@@ -40,9 +41,12 @@ RAIL: tuple[tuple[str, str, str, Scope], ...] = (
     ("Checkpoints", "dashboards:checkpoints", "/checkpoints", Scope.RUNS_READ),
     ("Recovery", "dashboards:recovery", "/recovery", Scope.RUNS_READ),
     ("Fleet", "dashboards:fleet", "/fleet", Scope.RUNS_READ),
+    ("Alerts", "dashboards:alerts", "/alerts", Scope.RUNS_READ),
     ("Audit", "dashboards:audit", "/audit", Scope.AUDIT_READ),
 )
 """The words of the left rail: each leads to a page that exists. (word, URL name, path prefix, scope it needs)."""
+BADGES: Mapping[str, Callable[[], int]] = {"dashboards:alerts": waiting.unacknowledged}
+"""URL name -> how many things there wait for a person."""
 
 MAX_EVIDENCE = 60
 
@@ -52,7 +56,12 @@ def rail(context: template.Context) -> dict[str, Any]:
     """The rail, with the words whose pages this user may see."""
     request = context["request"]
     words = [
-        {"word": word, "url": url, "is_here": request.path.startswith(prefix)}
+        {
+            "word": word,
+            "url": url,
+            "is_here": request.path.startswith(prefix),
+            "badge": BADGES[url]() if url in BADGES else 0,
+        }
         for word, url, prefix, scope in RAIL
         if request.user.has_scope(scope)
     ]
@@ -136,6 +145,28 @@ def _text(value: object) -> str:
     if isinstance(value, int | float):
         return numbers.plain(value)
     return numbers.MISSING if value is None else str(value)
+
+
+@register.filter
+def setting(value: object) -> str:
+    """A setting of a run: numbers exactly as they were given, lists in a row, nothing as a dash."""
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return numbers.MISSING if value is None or value == "" else str(value)
+
+
+@register.filter
+def measured(value: object, unit: str) -> str:
+    """A value of a metric with its unit; text as it is."""
+    return value if isinstance(value, str) else units.told(value, unit)
+
+
+@register.filter
+def spelled(value: object) -> str:
+    """A name of the code as words: too_many_series -> 'too many series'."""
+    return _words(value)
 
 
 @register.filter

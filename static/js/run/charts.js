@@ -1,5 +1,6 @@
 // The curves: one uPlot for each chart, all over the same epoch axis, with one cursor and one zoom.
 
+import { axis as axisLook, compact, RANGES, token, told } from "./plot.js";
 import { aligned, ticks } from "./store.js";
 
 const SYNC = "run";
@@ -7,7 +8,6 @@ const GUTTER = { wide: 104, narrow: 58 };
 const RIGHT = 14;
 const TITLE = 18;
 
-const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const COLOURS = {
   train_loss: "--series-2",
   validation_loss: "--series-1",
@@ -16,17 +16,6 @@ const COLOURS = {
   train_flops: "--series-4",
 };
 const CONTROL_COLUMN = { accuracy: "validation_accuracy", loss: "validation_loss", parameters: "parameters", flops: "train_flops" };
-const RANGES = {
-  accuracy: (min, max) => [Math.max(0, min - padding(min, max)), Math.min(100, max + padding(min, max))],
-  loss: (min, max) => [0, max * 1.06],
-  parameters: (min, max) => [0, max * 1.15],
-  flops: (min, max) => [0, max * 1.15],
-};
-
-function padding(min, max) {
-  return Math.max((max - min) * 0.08, 0.5);
-}
-
 export function gutter() {
   return matchMedia("(max-width: 760px)").matches ? GUTTER.narrow : GUTTER.wide;
 }
@@ -89,12 +78,7 @@ export class Charts {
   options(chart) {
     const isLog = chart.name === "loss" && this.view.log;
     const hasTitle = gutter() > 80;
-    const axis = {
-      stroke: token("--muted"),
-      grid: { stroke: token("--grid"), width: 1 },
-      ticks: { stroke: token("--grid"), width: 1, size: 4 },
-      font: "11px " + token("--font"),
-    };
+    const axis = axisLook();
     return {
       width: chart.box.clientWidth,
       height: chart.box.clientHeight,
@@ -117,7 +101,6 @@ export class Charts {
           ...axis,
           size: hasTitle ? gutter() - TITLE : gutter(),
           label: hasTitle ? chart.axis : undefined,
-          labelFont: "11px " + token("--font"),
           labelSize: TITLE,
           space: 26,
           values: isLog ? undefined : (plot, splits) => splits.map((value) => compact(value)),
@@ -213,11 +196,9 @@ export class Charts {
   // The values at the cursor, or the newest ones.
   readOut(epoch) {
     for (const { series } of this.charts) {
-      for (const { button, column, factor, digits, unit, isControl } of series) {
+      for (const { button, column, isControl, ...shown } of series) {
         const store = isControl ? this.controlStore : this.store;
-        const value = store.value(epoch ?? store.last, column);
-        const text = value === null ? "—" : (value * factor).toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-        button.querySelector("output").textContent = value === null || !unit ? text : `${text} ${unit}`;
+        button.querySelector("output").textContent = told(store.value(epoch ?? store.last, column), shown);
       }
     }
   }
@@ -244,11 +225,4 @@ export class Charts {
 
 function countNulls(values) {
   return values.reduce((count, value) => count + (value === null ? 1 : 0), 0);
-}
-
-function compact(value) {
-  if (value === null) return "";
-  if (Math.abs(value) >= 1e6) return `${+(value / 1e6).toPrecision(3)} M`;
-  if (Math.abs(value) >= 1e4) return `${+(value / 1e3).toPrecision(3)} k`;
-  return (+value.toPrecision(4)).toLocaleString("en");
 }

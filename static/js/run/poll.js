@@ -34,7 +34,7 @@ export class Poller {
     for (;;) {
       const headers = { Accept: "application/json" };
       if (this.etag && !page) headers["If-None-Match"] = this.etag;
-      const response = await fetch(`${this.url}?since=${this.since()}${page}`, { headers, cache: "no-store" });
+      const response = await fetch(`${this.url}${this.url.includes("?") ? "&" : "?"}since=${this.since()}${page}`, { headers, cache: "no-store" });
       if (response.status === 401) location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
       if (response.status === 304) return this.interval;
       if (!response.ok) throw new Error(`status ${response.status}`);
