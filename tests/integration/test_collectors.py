@@ -1,0 +1,246 @@
+"""What the collectors of hosts, servers, queues and the cache read, and how a round of them is stored."""
+
+import json
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from celery import current_app
+from django.conf import LazySettings
+from django.db import connection, transaction
+from django.utils import timezone
+from django_redis import get_redis_connection
+from prometheus_client.core import Metric
+from redis.exceptions import ConnectionError as RedisDown
+
+from apps.core import heartbeats, metrics
+from apps.core.registry import registry
+from apps.kernels.cache import fleet, stats
+from apps.kernels.cache.segments import TierName
+from apps.observability.catalogue import spec_of, stored_names
+from apps.observability.collectors import cache, database, gpu, hosts, servers
+from apps.observability.collectors.families import family
+from apps.observability.models import Sample, Series
+from apps.observability.services import collecting
+
+pytestmark = pytest.mark.django_db
+
+
+def told(families: Iterable[Metric]) -> dict[str, float]:
+    """Each sample as `/metrics` shows it -> its value."""
+    return {
+        sample.name + "".join(f"{{{name}={value}}}" for name, value in sorted(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+class TestHosts:
+    @pytest.fixture(autouse=True)
+    def _here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(hosts.socket, "gethostname", lambda: "here")
+
+    def tell(self, monkeypatch: pytest.MonkeyPatch, host: str, **changes: Any) -> None:
+        """Another host tells of itself."""
+        monkeypatch.setattr(hosts.socket, "gethostname", lambda: host)
+        read = hosts.read
+        monkeypatch.setattr(hosts, "read", lambda before: read(before) | changes)
+        assert hosts.publish()
+        monkeypatch.setattr(hosts, "read", read)
+
+    def test_a_host_tells_its_processors_memory_and_disks(self) -> None:
+        hosts.publish()
+
+        found = told(hosts.told())
+
+        assert found["esper_host_cpus{host=here}"] >= 1
+        assert 0 < found["esper_host_memory_used_ratio{host=here}"] < 1
+        memory = {
+            kind: found[f"esper_host_memory_bytes{{host=here}}{{kind={kind}}}"]
+            for kind in ("total", "used", "available")
+        }
+        assert memory["used"] + memory["available"] == memory["total"]
+        assert any(name.startswith("esper_host_disk_used_ratio{disk=/") for name in found)
+
+    def test_every_host_is_seen_from_any(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tell(monkeypatch, "worker-1", cpus=64)
+        self.tell(monkeypatch, "worker-2", cpus=32)
+
+        found = told(hosts.told())
+
+        assert found["esper_host_cpus{host=worker-1}"] == 64
+        assert found["esper_host_cpus{host=worker-2}"] == 32
+
+    def test_one_process_of_a_host_tells_for_all(self) -> None:
+        assert [hosts.publish(), hosts.publish()] == [True, False]
+
+    def test_the_processors_share_is_of_the_time_since_the_last_reading(self) -> None:
+        now = hosts.read({})
+
+        assert now["cpu"] is None
+        assert hosts.read({"busy": now["busy"] - 30, "total": now["total"] - 60})["cpu"] == pytest.approx(0.5, abs=0.05)
+
+    def test_a_host_that_is_silent_is_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tell(monkeypatch, "gone")
+        get_redis_connection("throttle").delete(f"{hosts.KEYS}:gone")
+
+        assert "esper_host_cpus{host=gone}" not in told(hosts.told())
+
+    def test_a_disk_with_several_folders_is_told_once(self, settings: LazySettings, tmp_path: Path) -> None:
+        settings.ESPER_HOME = settings.CHECKPOINTS_ROOT = tmp_path
+
+        assert len(hosts.disks()) <= 2  # and that of the root
+
+    def test_gpus_are_told_where_there_are_any(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        card = {"gpu": "0", "busy": 0.4, "total": 80.0, "used": 20.0, "celsius": None, "watts": 200.0}
+        monkeypatch.setattr(gpu, "read", lambda: [card])
+        hosts.publish()
+
+        found = told(hosts.told())
+
+        assert found["esper_gpu_memory_used_ratio{gpu=0}{host=here}"] == 0.25
+        assert found["esper_gpu_power_watts{gpu=0}{host=here}"] == 200
+        assert "esper_gpu_temperature_celsius{gpu=0}{host=here}" not in found
+
+
+class TestServers:
+    def test_the_database_tells_its_size_connections_and_transactions(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_database_size(current_database())")
+            size = cursor.fetchone()[0]
+
+        found = told(database.told())
+
+        assert found["esper_database_bytes"] == pytest.approx(size, rel=0.01)
+        assert 0 <= found["esper_database_connections_used_ratio"] < 1
+        assert found["esper_database_transactions_total{outcome=commit}"] > 0
+
+    def test_both_redis_servers_tell_memory_and_clients(self) -> None:
+        found = told(servers.told())
+
+        for server in ("cache", "broker"):
+            assert found[f"esper_redis_memory_bytes{{server={server}}}"] > 0
+            assert 0 < found[f"esper_redis_memory_used_ratio{{server={server}}}"] < 1
+            assert found[f"esper_redis_clients{{server={server}}}"] >= 1
+
+
+class TestQueues:
+    def test_what_waits_is_counted_and_the_oldest_has_its_age(self) -> None:
+        begun = time.time()
+        for _ in range(3):
+            current_app.send_task("apps.core.tasks.expire_idempotency_keys", queue="compile")
+
+        found = told(servers.queues())
+
+        assert found["esper_queue_messages{queue=compile}"] == 3
+        assert 0 < found["esper_queue_oldest_age_seconds{queue=compile}"] <= time.time() - begun
+        assert found["esper_queue_oldest_age_seconds{queue=train}"] == 0
+
+    @pytest.mark.parametrize("message", ["no json", "[]", "{}", json.dumps({"headers": {"esper_sent_at": "x"}})])
+    def test_a_message_that_is_not_ours_has_no_age(self, message: str) -> None:
+        get_redis_connection("throttle").lpush("compile", message)
+
+        found = told(servers.queues())
+
+        assert found["esper_queue_messages{queue=compile}"] == 1
+        assert "esper_queue_oldest_age_seconds{queue=compile}" not in found
+
+    def test_a_queue_is_served_while_its_worker_gives_signs_of_life(self) -> None:
+        heartbeats.show_life("node", ["train"])
+
+        found = told(servers.queues())
+
+        assert found["esper_queue_served{queue=train}"] == 1
+        assert found["esper_queue_served{queue=compile}"] == 0
+
+
+def test_the_cache_tells_the_last_hour_as_one_number_a_tier() -> None:
+    before = fleet.fleet("1h")
+    hits, misses = before.total("hits", "l3"), before.total("misses", "l3")
+    stats.count(TierName.L3, "hits", size=1000, n=3)
+    stats.count(TierName.L3, "misses", size=1000, n=1)
+    fleet.publish()
+
+    found = told(cache.told())
+
+    assert found["esper_cache_hit_ratio{tier=l3}"] == pytest.approx((hits + 3) / (hits + misses + 4))
+
+
+class TestReading:
+    @pytest.mark.parametrize("error", [RedisDown("away"), ValueError("a fault of ours")])
+    def test_a_collector_that_fails_is_told_and_the_others_go_on(
+        self, error: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail() -> NoReturn:
+            raise error
+
+        monkeypatch.setitem(registry.collectors, "queues", fail)
+
+        found = told(metrics.read_collectors())
+
+        assert found["esper_collector_up{collector=queues}"] == 0
+        assert found["esper_collector_up{collector=runs}"] == 1
+        assert "esper_runs{state=RUNNING}" in found
+
+    def test_a_query_that_hangs_is_ended_by_the_database(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def hang() -> Iterable[Metric]:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute("SELECT pg_sleep(60)")
+            return []
+
+        monkeypatch.setattr(metrics, "QUERY_SECONDS", 0.05)
+        monkeypatch.setitem(registry.collectors, "queues", hang)
+
+        found = told(metrics.read_collectors())
+
+        assert found["esper_collector_up{collector=queues}"] == 0
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW statement_timeout")
+            assert cursor.fetchone() == ("0",)
+
+
+class TestCollecting:
+    def test_a_round_has_one_time_a_multiple_of_fifteen_seconds(self) -> None:
+        collecting.collect()
+
+        (at,) = set(Sample.objects.values_list("at", flat=True))
+        assert at.timestamp() % collecting.PERIOD == 0
+        assert timedelta(0) <= timezone.now() - at < timedelta(seconds=2 * collecting.PERIOD)
+
+    def test_everything_that_the_catalogue_wants_stored_and_nothing_else_is(self) -> None:
+        collecting.collect()
+
+        names = set(Series.objects.values_list("name", flat=True))
+        assert names <= set(stored_names())
+        assert {"esper_host_cpus", "esper_runs", "esper_database_bytes", "esper_checkpoint_save_seconds_count"} <= names
+        assert not [name for name in names if name.endswith("_bucket") or not spec_of(name).stored]
+
+    def test_counters_are_counters_and_units_are_kept(self) -> None:
+        collecting.collect()
+
+        kinds = {name: (kind, unit) for name, kind, unit in Series.objects.values_list("name", "kind", "unit")}
+        assert kinds["esper_database_transactions_total"] == ("counter", "")
+        assert kinds["esper_checkpoint_save_seconds_sum"] == ("counter", "seconds")
+        assert kinds["esper_checkpoint_save_seconds_count"] == ("counter", "")
+        assert kinds["esper_host_memory_bytes"] == ("gauge", "bytes")
+
+    def test_a_second_round_within_the_same_time_stores_nothing_twice(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = timezone.now()
+        monkeypatch.setattr(collecting.timezone, "now", lambda: now)
+        first = collecting.collect()
+
+        second = collecting.collect()
+
+        assert first.stored > 200
+        assert Sample.objects.count() - first.stored < 10  # what a first reading cannot tell, and what is new
+        assert second.known >= first.stored
+
+    def test_readings_of_runs_are_not_stored_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(registry.collectors, "runs_now", lambda: [family("esper_run_train_loss", {("a",): 0.5})])
+
+        collecting.collect()
+
+        assert not Series.objects.filter(name__startswith="esper_run_").exists()
