@@ -62,6 +62,9 @@ function showTimes(scope) {
     element.textContent = ago(moment);
     element.title = absolute.format(moment);
   }
+  for (const element of scope.querySelectorAll("time[data-moment]")) {
+    element.textContent = absolute.format(new Date(element.dateTime));
+  }
 }
 
 showTimes(document);
