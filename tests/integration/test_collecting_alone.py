@@ -16,7 +16,7 @@ def elsewhere(committed_db: str) -> Iterator[Callable[[Callable[[], object]], No
     """Runs something on another connection to the same database, to its end."""
     with ThreadPoolExecutor(1) as pool:
         yield lambda act: pool.submit(act).result()
-        pool.submit(connection.close).result()
+        pool.submit(lambda: connection.close()).result()  # that of the thread
 
 
 def test_a_worker_that_comes_while_another_collects_stores_nothing(
