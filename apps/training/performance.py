@@ -180,7 +180,7 @@ def _grouped(rows: Iterable[tuple[str, UUID | None, str, int]]) -> list[Fates]:
 def _losses(runs: Sequence[TrainingRun]) -> dict[UUID, list[tuple[int, float]]]:
     """(epoch, held-out loss) of the last EPOCHS of each run."""
     rows = (
-        EpochMetric.objects.filter(run__in=runs, validation_loss__isnull=False)
+        EpochMetric.objects.filter(run__in=runs)
         .annotate(newest=Window(Max("epoch"), partition_by="run_id"))
         .filter(epoch__gt=F("newest") - EPOCHS)
         .order_by("run_id", "epoch")
@@ -188,7 +188,8 @@ def _losses(runs: Sequence[TrainingRun]) -> dict[UUID, list[tuple[int, float]]]:
     )
     losses: dict[UUID, list[tuple[int, float]]] = {}
     for run_id, epoch, loss in rows:
-        losses.setdefault(run_id, []).append((epoch, loss))
+        if loss is not None:
+            losses.setdefault(run_id, []).append((epoch, loss))
     return losses
 
 

@@ -1,6 +1,7 @@
 """What completed runs are worth, what became of seeds, and which runs stand still: by the rows of runs."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -23,24 +24,24 @@ pytestmark = pytest.mark.django_db
 DAY = timedelta(days=1)
 
 
-def window():
+def window() -> tuple[datetime, datetime]:
     now = timezone.now()
     return now - DAY, now + timedelta(seconds=1)
 
 
-def completed(accuracy=0.9, flops=2 * 10**9, parameters=2_000, *, ended_at=None, **fields):
+def completed(accuracy: float = 0.9, flops: int = 2 * 10**9, parameters: int = 2_000, **fields: Any) -> Any:
     result = {"test_accuracy": accuracy, "train_flops": flops, "parameters": parameters, "parameters_start": 1_000}
-    ended_at = ended_at or timezone.now() - timedelta(hours=1)
-    return RunFactory(state=RunState.COMPLETED, result=result, ended_at=ended_at, **fields)
+    fields = {"ended_at": timezone.now() - timedelta(hours=1), "result": result, **fields}
+    return RunFactory(state=RunState.COMPLETED, **fields)
 
 
-def control(run, **fields):
+def control(run: Any, **fields: Any) -> Any:
     return completed(kind=RunKind.CONTROL, control_of=run, **fields)
 
 
-def ended(state, *, operator="residual", outcome=None, at=None, epoch=5, kernel_name="mlp-v1"):
-    seed = SeedFactory(state=state, operator=operator, outcome=outcome or {}, kernel_name=kernel_name)
-    move = SeedTransitionFactory(seed=seed, source=SeedState.EVALUATING, target=state, epoch=epoch)
+def ended(state: SeedState, *, at: datetime | None = None, epoch: int = 5, **fields: Any) -> Any:
+    seed = SeedFactory(state=state, **fields)
+    move: Any = SeedTransitionFactory(seed=seed, source=SeedState.EVALUATING, target=state, epoch=epoch)
     if at is not None:
         SeedTransition.objects.filter(pk=move.pk).update(at=at)
     return seed
@@ -49,7 +50,7 @@ def ended(state, *, operator="residual", outcome=None, at=None, epoch=5, kernel_
 # --- Efficiency
 
 
-def test_completed_runs_of_the_window_are_summed_up():
+def test_completed_runs_of_the_window_are_summed_up() -> None:
     completed(0.8, 2 * 10**9, 2_000)
     completed(0.9, 3 * 10**9, 4_000)
     completed(0.1, ended_at=timezone.now() - 2 * DAY)
@@ -64,7 +65,7 @@ def test_completed_runs_of_the_window_are_summed_up():
     assert found.growth.value == 3.0
 
 
-def test_grown_runs_are_compared_with_their_static_controls():
+def test_grown_runs_are_compared_with_their_static_controls() -> None:
     for gain in (0.01, 0.02, 0.03):
         run = completed(0.9 + gain, 10**9)
         control(run, accuracy=0.5)
@@ -82,7 +83,7 @@ def test_grown_runs_are_compared_with_their_static_controls():
 
 
 @pytest.mark.parametrize("result", [{}, {"test_accuracy": "good"}, {"test_accuracy": True}, {"test_accuracy": None}])
-def test_a_result_that_says_nothing_is_no_number(result):
+def test_a_result_that_says_nothing_is_no_number(result: dict[str, Any]) -> None:
     RunFactory(state=RunState.COMPLETED, result=result, ended_at=timezone.now() - timedelta(hours=1))
 
     found = source().efficiency(*window())
@@ -93,7 +94,7 @@ def test_a_result_that_says_nothing_is_no_number(result):
 # --- Adaptation
 
 
-def test_what_became_of_seeds_is_counted_with_intervals():
+def test_what_became_of_seeds_is_counted_with_intervals() -> None:
     SeedTransitionFactory()
     for state, number in ((SeedState.FOSSILIZED, 3), (SeedState.CULLED, 4), (SeedState.ROLLED_BACK, 1)):
         for _ in range(number):
@@ -108,7 +109,7 @@ def test_what_became_of_seeds_is_counted_with_intervals():
     assert found.rollback.low < 1 / 8 < found.rollback.high
 
 
-def test_kept_grafts_tell_their_gain_and_how_long_they_took():
+def test_kept_grafts_tell_their_gain_and_how_long_they_took() -> None:
     for gain, epoch in ((0.1, 5), (0.3, 9)):
         ended(SeedState.FOSSILIZED, outcome={"contribution": gain}, epoch=epoch)
     ended(SeedState.FOSSILIZED, outcome={"contribution": None}, epoch=13)
@@ -121,7 +122,7 @@ def test_kept_grafts_tell_their_gain_and_how_long_they_took():
     assert found.seconds_to_fossilise.value < 60
 
 
-def test_fates_are_told_by_operator_and_by_kernel():
+def test_fates_are_told_by_operator_and_by_kernel() -> None:
     for _ in range(3):
         ended(SeedState.ROLLED_BACK, operator="widen", kernel_name="widen-v1")
     ended(SeedState.FOSSILIZED, kernel_name="mlp-v1")
@@ -138,9 +139,9 @@ def test_fates_are_told_by_operator_and_by_kernel():
 # --- Plateaus
 
 
-def training(losses, *, epochs=400, **growth):
+def training(losses: list[float], *, epochs: int = 400, **growth: Any) -> Any:
     settings = RunSettings.from_mapping({"epochs": epochs, "growth": growth}).to_dict()
-    run = RunFactory(state=RunState.RUNNING, epochs=epochs, settings=settings)
+    run: Any = RunFactory(state=RunState.RUNNING, epochs=epochs, settings=settings)
     EpochMetric.objects.bulk_create(
         EpochMetric(run=run, epoch=epoch, step=40 * epoch, validation_loss=loss, parameters=1, train_flops=1)
         for epoch, loss in enumerate(losses, start=1)
@@ -152,7 +153,7 @@ FLAT = [0.5 + 0.001 * (-1) ** n for n in range(40)]
 FALLING = [1 / (n + 1) for n in range(40)]
 
 
-def test_a_run_that_neither_improves_nor_grows_is_on_a_plateau():
+def test_a_run_that_neither_improves_nor_grows_is_on_a_plateau() -> None:
     run = training(FALLING + FLAT)
 
     (found,) = source().plateaus()
@@ -165,20 +166,20 @@ def test_a_run_that_neither_improves_nor_grows_is_on_a_plateau():
 @pytest.mark.parametrize(
     ("growth", "obstacle"), [({"max_seeds": 0}, "growth.max_seeds"), ({"deadline": 0.25}, "growth.deadline")]
 )
-def test_a_plateau_names_the_setting_that_keeps_it_from_growing(growth, obstacle):
+def test_a_plateau_names_the_setting_that_keeps_it_from_growing(growth: dict[str, Any], obstacle: str) -> None:
     training(FLAT, epochs=40, **growth)
 
     assert [found.obstacle for found in source().plateaus()] == [obstacle]
 
 
 @pytest.mark.parametrize("losses", [FALLING, FLAT[:29]])
-def test_a_run_that_improves_or_has_just_begun_is_on_none(losses):
+def test_a_run_that_improves_or_has_just_begun_is_on_none(losses: list[float]) -> None:
     training(losses)
 
     assert source().plateaus() == []
 
 
-def test_a_run_that_grows_or_may_not_grow_is_on_none():
+def test_a_run_that_grows_or_may_not_grow_is_on_none() -> None:
     growing = training(FLAT)
     SeedFactory(run=growing, state=SeedState.TRAINING)
     training(FLAT, enabled=False)
@@ -190,7 +191,7 @@ def test_a_run_that_grows_or_may_not_grow_is_on_none():
 # --- All of it
 
 
-def test_the_window_and_what_it_takes_are_told():
+def test_the_window_and_what_it_takes_are_told() -> None:
     lately("esper_host_cpu_ratio", [0.2, 0.4] * 20, host="a")
     lately("esper_database_bytes", [1e9 + 1e6 * n for n in range(40)])
     lately("esper_run_samples_per_second", [100.0, 300.0], run="1")
@@ -210,11 +211,11 @@ def test_the_window_and_what_it_takes_are_told():
 
 
 @pytest.mark.parametrize(("hours", "window"), [(1, "1h"), (2, "24h"), (24, "24h"), (25, "7d"), (8_000, "7d")])
-def test_the_cache_answers_for_the_shortest_window_that_has_them_all(hours, window):
+def test_the_cache_answers_for_the_shortest_window_that_has_them_all(hours: int, window: str) -> None:
     assert cache_window(hours) == window
 
 
-def test_many_rows_take_as_many_queries_as_few():
+def test_many_rows_take_as_many_queries_as_few() -> None:
     counts = []
     for number in (1, 10):
         for place in range(number):

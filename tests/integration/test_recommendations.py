@@ -1,6 +1,8 @@
 """Each recommendation: when it is made, with what evidence, and when it is not."""
 
 from datetime import timedelta
+from typing import Any, cast
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.settings import RunSettings
 from apps.observability.lifecycle import AlertState, NotificationState
 from apps.observability.models import Alert, Anomaly, Channel, Notification, Series
+from apps.observability.recommendations.contracts import Recommendation
 from apps.observability.recommendations.facts import Facts
 from apps.observability.recommendations.rules import RULES
 from apps.observability.selectors.recommendations import advice
@@ -44,12 +47,12 @@ HOUR = timedelta(hours=1)
 BY_KEY = {rule.key: rule for rule in RULES}
 
 
-def found_by(key):
+def found_by(key: str) -> list[Recommendation]:
     rule = BY_KEY[key]
     return list(rule.find(Facts(timezone.now()), rule))
 
 
-def the_one(key):
+def the_one(key: str) -> Recommendation:
     (found,) = found_by(key)
     assert found.rule == key
     assert found.remedy
@@ -57,11 +60,11 @@ def the_one(key):
     return found
 
 
-def value_of(found, what):
+def value_of(found: Recommendation, what: str) -> Any:
     return next(evidence for evidence in found.evidence if evidence.what == what)
 
 
-def test_nothing_is_recommended_when_nothing_is_wrong():
+def test_nothing_is_recommended_when_nothing_is_wrong() -> None:
     found = advice()
 
     assert (list(found.recommendations), list(found.unknown)) == ([], [])
@@ -70,11 +73,11 @@ def test_nothing_is_recommended_when_nothing_is_wrong():
 # --- What runs out
 
 
-def disk(*values):
+def disk(*values: float) -> None:
     hourly("esper_host_disk_used_ratio", list(values), host="a", disk="/var")
 
 
-def test_a_disk_that_fills_up_is_foretold_with_its_date_and_interval():
+def test_a_disk_that_fills_up_is_foretold_with_its_date_and_interval() -> None:
     disk(*(np.linspace(0.2, 0.6, WEEK) + 0.003 * np.sin(np.arange(WEEK) * 7)))
 
     found = the_one("disk_full")
@@ -89,7 +92,7 @@ def test_a_disk_that_fills_up_is_foretold_with_its_date_and_interval():
 
 
 @pytest.mark.parametrize("values", [np.linspace(0.5, 0.89, WEEK), [0.95] * WEEK, [0.95]])
-def test_a_disk_that_is_full_now_or_soon_is_critical(values):
+def test_a_disk_that_is_full_now_or_soon_is_critical(values: list[float]) -> None:
     disk(*values)
 
     assert the_one("disk_full").severity == "critical"
@@ -98,19 +101,19 @@ def test_a_disk_that_is_full_now_or_soon_is_critical(values):
 @pytest.mark.parametrize(
     "values", [[0.5] * WEEK, np.linspace(0.8, 0.2, WEEK), np.linspace(0.20, 0.21, WEEK), np.linspace(0.1, 0.2, 9)]
 )
-def test_a_disk_with_room_for_long_is_no_matter(values):
+def test_a_disk_with_room_for_long_is_no_matter(values: list[float]) -> None:
     disk(*values)
 
     assert found_by("disk_full") == []
 
 
-def test_a_short_past_foretells_no_far_future():
+def test_a_short_past_foretells_no_far_future() -> None:
     disk(*np.linspace(0.20, 0.25, 12))  # 0.65 are missing: six days and a half by half a day
 
     assert found_by("disk_full") == []
 
 
-def test_a_database_reaches_its_budget(settings):
+def test_a_database_reaches_its_budget(settings: Any) -> None:
     settings.DATABASE_BUDGET_BYTES = 10 * 2**30
     hourly("esper_database_bytes", list(np.linspace(5, 8, WEEK) * 2**30))
 
@@ -121,20 +124,20 @@ def test_a_database_reaches_its_budget(settings):
 
 
 @pytest.mark.parametrize("budget", [0, 2**60])
-def test_a_database_without_budget_or_far_below_it_is_no_matter(settings, budget):
+def test_a_database_without_budget_or_far_below_it_is_no_matter(settings: Any, budget: int) -> None:
     settings.DATABASE_BUDGET_BYTES = budget
     hourly("esper_database_bytes", list(np.linspace(5, 8, WEEK) * 2**30))
 
     assert found_by("database_full") == []
 
 
-def reads(tier, *, hits, misses, evictions):
-    for what, number in (("hits", hits), ("misses", misses), ("evictions", evictions)):
-        stats.count(tier, what, size=1_000, n=number)
+def reads(tier: TierName, **counts: int) -> None:
+    for what, number in counts.items():
+        stats.count(tier, cast(Any, what), size=1_000, n=number)
     assert fleet.publish()
 
 
-def test_a_cache_that_lets_go_what_is_read_again_is_too_small():
+def test_a_cache_that_lets_go_what_is_read_again_is_too_small() -> None:
     reads(TierName.L1, hits=100_000, misses=300_000, evictions=200_000)
 
     found = the_one("cache_too_small")
@@ -144,13 +147,13 @@ def test_a_cache_that_lets_go_what_is_read_again_is_too_small():
     assert value_of(found, "reads that it answered").n >= 400_000
 
 
-def test_a_cache_that_misses_without_letting_go_is_large_enough():
+def test_a_cache_that_misses_without_letting_go_is_large_enough() -> None:
     reads(TierName.L2, hits=1_000, misses=300_000, evictions=0)
 
     assert "l2" not in {found.subject for found in found_by("cache_too_small")}
 
 
-def test_work_that_waits_ever_longer_needs_workers():
+def test_work_that_waits_ever_longer_needs_workers() -> None:
     lately("esper_queue_oldest_age_seconds", [2.0 * n for n in range(120)], queue="training")
 
     found = the_one("workers_short")
@@ -160,13 +163,13 @@ def test_work_that_waits_ever_longer_needs_workers():
 
 
 @pytest.mark.parametrize("ages", [[300.0] * 120, [0.2 * n for n in range(120)], [300.0 - n for n in range(120)]])
-def test_work_that_is_caught_up_with_or_waits_shortly_needs_none(ages):
+def test_work_that_is_caught_up_with_or_waits_shortly_needs_none(ages: list[float]) -> None:
     lately("esper_queue_oldest_age_seconds", ages, queue="training")
 
     assert found_by("workers_short") == []
 
 
-def test_series_near_their_cap_are_told_with_the_largest_names(settings):
+def test_series_near_their_cap_are_told_with_the_largest_names(settings: Any) -> None:
     settings.METRICS_MAX_SERIES = 10
     for number in range(8):
         lately("app_latency_seconds", [1.0], client=str(number))
@@ -177,7 +180,7 @@ def test_series_near_their_cap_are_told_with_the_largest_names(settings):
     assert value_of(found, "series of app_latency_seconds").value == 8
 
 
-def test_unused_series_are_told():
+def test_unused_series_are_told() -> None:
     Series.objects.bulk_create(
         Series(workspace=workspace(), name="app_x", digest=f"{n:064x}", last_at=timezone.now() - timedelta(days=9))
         for n in range(1_000)
@@ -189,7 +192,7 @@ def test_unused_series_are_told():
     assert value_of(found, "without a sample").value == 1.0
 
 
-def test_a_few_series_are_no_matter():
+def test_a_few_series_are_no_matter() -> None:
     lately("app_latency_seconds", [1.0])
 
     assert found_by("too_many_series") == []
@@ -198,13 +201,13 @@ def test_a_few_series_are_no_matter():
 # --- Growing and saving
 
 
-def ended(*states, operator="residual"):
+def ended(*states: SeedState, operator: str = "residual") -> None:
     for state in states:
         seed = SeedFactory(state=state, operator=operator, kernel_name="")
         SeedTransitionFactory(seed=seed, source=SeedState.EVALUATING, target=state)
 
 
-def test_an_operator_that_is_rolled_back_too_often_is_told():
+def test_an_operator_that_is_rolled_back_too_often_is_told() -> None:
     ended(*[SeedState.ROLLED_BACK] * 6, *[SeedState.FOSSILIZED] * 6, operator="widen")
 
     found = {each.subject: each for each in found_by("rollbacks")}
@@ -216,20 +219,20 @@ def test_an_operator_that_is_rolled_back_too_often_is_told():
 
 
 @pytest.mark.parametrize(("rolled", "kept"), [(1, 1), (2, 10), (1, 40)])
-def test_rollbacks_that_may_be_chance_are_not(rolled, kept):
+def test_rollbacks_that_may_be_chance_are_not(rolled: int, kept: int) -> None:
     ended(*[SeedState.ROLLED_BACK] * rolled, *[SeedState.FOSSILIZED] * kept)
 
     assert found_by("rollbacks") == []
 
 
-def reported(*verdicts, state=KernelState.VALIDATED):
-    kernel = KernelFactory(state=state)
+def reported(*verdicts: SeedState) -> Any:
+    kernel = KernelFactory(state=KernelState.VALIDATED)
     for number, verdict in enumerate(verdicts):
         FieldReportFactory(kernel=kernel, seed_number=number + 1, verdict=verdict, contribution=-0.01 * number)
     return kernel
 
 
-def test_a_kernel_that_no_run_keeps_is_told():
+def test_a_kernel_that_no_run_keeps_is_told() -> None:
     kernel = reported(*[SeedState.CULLED] * 5)
 
     found = the_one("kernel_never_kept")
@@ -240,16 +243,16 @@ def test_a_kernel_that_no_run_keeps_is_told():
     assert gain.low < -0.02 < gain.high
 
 
-def test_a_kernel_that_was_kept_once_or_tried_seldom_is_not():
+def test_a_kernel_that_was_kept_once_or_tried_seldom_is_not() -> None:
     reported(*[SeedState.CULLED] * 8, SeedState.FOSSILIZED)
     reported(*[SeedState.CULLED] * 4)
 
     assert found_by("kernel_never_kept") == []
 
 
-def training(losses):
+def training(losses: list[float]) -> Any:
     settings = RunSettings.from_mapping({"epochs": 400}).to_dict()
-    run = RunFactory(state=RunState.RUNNING, epochs=400, settings=settings)
+    run: Any = RunFactory(state=RunState.RUNNING, epochs=400, settings=settings)
     EpochMetric.objects.bulk_create(
         EpochMetric(run=run, epoch=epoch, step=40 * epoch, validation_loss=loss, parameters=1, train_flops=1)
         for epoch, loss in enumerate(losses, start=1)
@@ -257,7 +260,7 @@ def training(losses):
     return run
 
 
-def test_a_run_on_a_plateau_with_free_slots_is_told():
+def test_a_run_on_a_plateau_with_free_slots_is_told() -> None:
     run = training([0.5 + 0.001 * (-1) ** n for n in range(40)])
 
     found = the_one("plateau")
@@ -266,23 +269,22 @@ def test_a_run_on_a_plateau_with_free_slots_is_told():
     assert value_of(found, "held-out loss an epoch").n == 30
 
 
-def test_a_run_that_improves_is_not():
+def test_a_run_that_improves_is_not() -> None:
     training([1 / (n + 1) for n in range(40)])
 
     assert found_by("plateau") == []
 
 
-def saved(*, every, stall, number=6):
+def saved(*, every: float, stall: float, number: int = 6) -> None:
     run_id = new_id()
     for back in range(number):
-        row = CheckpointFactory(
+        row: Any = CheckpointFactory(
             run_id=run_id, state=CheckpointState.COMMITTED, reason=SaveReason.INTERVAL, stall_seconds=stall
         )
         Checkpoint.objects.filter(pk=row.pk).update(created_at=timezone.now() - timedelta(seconds=every * back))
-    return run_id
 
 
-def test_saves_that_take_much_of_the_training_time_are_told():
+def test_saves_that_take_much_of_the_training_time_are_told() -> None:
     saved(every=60, stall=3.0)
 
     found = the_one("checkpoint_interval")
@@ -291,7 +293,7 @@ def test_saves_that_take_much_of_the_training_time_are_told():
     assert "longer interval" in found.remedy
 
 
-def test_saves_that_are_cheap_and_seldom_are_told():
+def test_saves_that_are_cheap_and_seldom_are_told() -> None:
     saved(every=3_600, stall=0.01)
 
     found = the_one("checkpoint_interval")
@@ -301,7 +303,7 @@ def test_saves_that_are_cheap_and_seldom_are_told():
 
 
 @pytest.mark.parametrize(("every", "stall", "number"), [(1_800, 0.01, 6), (600, 3.0, 6), (60, 3.0, 3)])
-def test_saves_at_a_sensible_interval_are_not(every, stall, number):
+def test_saves_at_a_sensible_interval_are_not(every: float, stall: float, number: int) -> None:
     saved(every=every, stall=stall, number=number)
 
     assert found_by("checkpoint_interval") == []
@@ -310,7 +312,7 @@ def test_saves_at_a_sensible_interval_are_not(every, stall, number):
 # --- What people have not seen
 
 
-def notified(state, *, route=None, attempts=0, problem=""):
+def notified(state: str, *, route: UUID | None = None, attempts: int = 0, problem: str = "") -> None:
     notification = Notification.objects.create(
         workspace=workspace(),
         route_id=route or new_id(),
@@ -325,7 +327,7 @@ def notified(state, *, route=None, attempts=0, problem=""):
     Notification.objects.filter(pk=notification.pk).update(attempts=attempts, problem=problem)
 
 
-def test_a_route_whose_messages_do_not_arrive_is_told():
+def test_a_route_whose_messages_do_not_arrive_is_told() -> None:
     route = new_id()
     notified(NotificationState.DELIVERED, route=route)
     notified(NotificationState.PENDING, route=route, attempts=4)
@@ -338,16 +340,16 @@ def test_a_route_whose_messages_do_not_arrive_is_told():
     assert value_of(found, "the newest problem").value == "401 Unauthorized"
 
 
-def test_a_message_that_is_tried_again_is_no_matter_yet():
+def test_a_message_that_is_tried_again_is_no_matter_yet() -> None:
     notified(NotificationState.PENDING, attempts=1)
     notified(NotificationState.DELIVERED)
 
     assert found_by("failing_deliveries") == []
 
 
-def fired(*, ago, severity="critical", acknowledged=False):
+def fired(*, ago: timedelta, severity: str = "critical", acknowledged: bool = False) -> None:
     at = timezone.now() - ago
-    return Alert.objects.create(
+    Alert.objects.create(
         workspace=workspace(),
         rule_id=new_id(),
         rule_name="loss spike",
@@ -364,7 +366,7 @@ def fired(*, ago, severity="critical", acknowledged=False):
     )
 
 
-def test_alerts_that_nobody_takes_on_are_told_by_rule():
+def test_alerts_that_nobody_takes_on_are_told_by_rule() -> None:
     fired(ago=6 * HOUR)
     fired(ago=5 * HOUR)
 
@@ -375,7 +377,7 @@ def test_alerts_that_nobody_takes_on_are_told_by_rule():
     assert value_of(found, "age of the oldest").value == pytest.approx(6 * 3600, rel=0.01)
 
 
-def test_alerts_that_are_new_acknowledged_or_for_information_are_not():
+def test_alerts_that_are_new_acknowledged_or_for_information_are_not() -> None:
     fired(ago=HOUR)
     fired(ago=6 * HOUR, acknowledged=True)
     fired(ago=6 * HOUR, severity="info")
@@ -383,7 +385,7 @@ def test_alerts_that_are_new_acknowledged_or_for_information_are_not():
     assert found_by("unacknowledged_alerts") == []
 
 
-def odd(number):
+def odd(number: int) -> None:
     series = lately("app_latency_seconds", [1.0])
     now = timezone.now()
     Anomaly.objects.bulk_create(
@@ -401,7 +403,7 @@ def odd(number):
     )
 
 
-def test_a_series_in_which_the_detector_finds_something_all_day_is_told():
+def test_a_series_in_which_the_detector_finds_something_all_day_is_told() -> None:
     odd(20)
 
     found = the_one("noisy_detector")
@@ -410,7 +412,7 @@ def test_a_series_in_which_the_detector_finds_something_all_day_is_told():
     assert value_of(found, "a part of the detector that fired").value == "extreme"
 
 
-def test_a_few_anomalies_are_what_it_is_there_for():
+def test_a_few_anomalies_are_what_it_is_there_for() -> None:
     odd(19)
 
     assert found_by("noisy_detector") == []
@@ -419,7 +421,7 @@ def test_a_few_anomalies_are_what_it_is_there_for():
 # --- All of them
 
 
-def test_the_worst_comes_first_and_a_rule_that_can_say_nothing_says_so(monkeypatch):
+def test_the_worst_comes_first_and_a_rule_that_can_say_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     disk(*[0.95] * WEEK)
     reported(*[SeedState.CULLED] * 5)
     monkeypatch.setattr(Facts, "cache", property(lambda facts: silent()))
@@ -430,11 +432,11 @@ def test_the_worst_comes_first_and_a_rule_that_can_say_nothing_says_so(monkeypat
     assert [(each.rule, each.why) for each in found.unknown] == [("cache_too_small", "the broker is away")]
 
 
-def silent():
+def silent() -> None:
     raise Unavailable("the broker is away")
 
 
-def test_every_link_leads_to_something(settings):
+def test_every_link_leads_to_something(settings: Any) -> None:
     settings.METRICS_MAX_SERIES = 3
     disk(*[0.95] * WEEK)
     lately("esper_queue_oldest_age_seconds", [2.0 * n for n in range(120)], queue="training")
@@ -453,7 +455,7 @@ def test_every_link_leads_to_something(settings):
     assert [link for link in links if link and not is_valid_path(link.partition("?")[0])] == []
 
 
-def test_many_rows_take_as_many_queries_as_few():
+def test_many_rows_take_as_many_queries_as_few() -> None:
     counts = []
     for number in (1, 8):
         for place in range(number):
@@ -468,12 +470,12 @@ def test_many_rows_take_as_many_queries_as_few():
     assert counts[0] == counts[1] <= 26
 
 
-def test_each_rule_has_a_key_of_its_own_and_says_what_it_looks_for():
+def test_each_rule_has_a_key_of_its_own_and_says_what_it_looks_for() -> None:
     assert len(BY_KEY) == len(RULES)
     assert all(rule.about and rule.limits for rule in RULES)
 
 
-def test_the_document_has_every_rule_with_its_limits():
+def test_the_document_has_every_rule_with_its_limits() -> None:
     text = (settings.BASE_DIR / "docs" / "analysis.md").read_text()
 
     for rule in RULES:

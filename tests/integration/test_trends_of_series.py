@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 DISK = "esper_host_disk_used_ratio"
 
 
-def test_a_week_of_averages_tells_the_slope_and_when_a_value_is_reached():
+def test_a_week_of_averages_tells_the_slope_and_when_a_value_is_reached() -> None:
     hourly(DISK, list(np.linspace(0.2, 0.5, 160)), host="a", disk="/")
 
     (seen,) = trends(name=DISK, hours=7 * 24, threshold=0.6, horizon_hours=7 * 24)
@@ -35,7 +35,7 @@ def test_a_week_of_averages_tells_the_slope_and_when_a_value_is_reached():
     assert seen.last == 0.5
 
 
-def test_of_a_counter_the_growth_a_second_moves():
+def test_of_a_counter_the_growth_a_second_moves() -> None:
     lately("esper_redis_commands_total", [10.0 * n for n in range(60)], every=60, kind="counter", server="broker")
 
     (seen,) = trends(name="esper_redis_commands_total", hours=1)
@@ -45,7 +45,7 @@ def test_of_a_counter_the_growth_a_second_moves():
     assert seen.found.direction is Direction.NONE
 
 
-def test_series_are_chosen_by_labels_and_one_with_few_points_has_no_trend():
+def test_series_are_chosen_by_labels_and_one_with_few_points_has_no_trend() -> None:
     lately(DISK, [0.1] * 30, host="a", disk="/")
     lately(DISK, [0.1] * 5, host="b", disk="/")
 
@@ -55,7 +55,7 @@ def test_series_are_chosen_by_labels_and_one_with_few_points_has_no_trend():
     assert (seen.found, seen.reaches, seen.last) == (None, None, 0.1)
 
 
-def test_a_series_without_samples_in_the_window_says_so():
+def test_a_series_without_samples_in_the_window_says_so() -> None:
     lately(DISK, [0.1] * 30, host="a", disk="/")
 
     (seen,) = trends(name=DISK, hours=1, now=timezone.now() - timedelta(days=10))
@@ -63,7 +63,7 @@ def test_a_series_without_samples_in_the_window_says_so():
     assert (seen.last, seen.last_at, seen.found) == (None, None, None)
 
 
-def test_more_series_than_can_be_looked_at_are_refused():
+def test_more_series_than_can_be_looked_at_are_refused() -> None:
     for number in range(MOST_SERIES + 1):
         lately(DISK, [0.1], host=str(number), disk="/")
 
@@ -71,7 +71,7 @@ def test_more_series_than_can_be_looked_at_are_refused():
         trends(name=DISK, hours=1)
 
 
-def test_many_series_take_as_many_queries_as_few():
+def test_many_series_take_as_many_queries_as_few() -> None:
     counts = []
     for number in (1, 12):
         for host in range(number):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
@@ -20,14 +21,23 @@ MOST_HOURS = 2 * 366 * 24
 HOUR = 3_600.0
 
 
-class Measure(serializers.FloatField):
+@extend_schema_field({"type": "number", "format": "double", "nullable": True, "readOnly": True})
+class Measure(serializers.Field[Any, Any, Any, Any]):
     """A number in an answer; null where there is none: JSON has no NaN and no infinity."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_null=True, read_only=True, **kwargs)
 
-    def to_representation(self, value: Any) -> float | None:
+    def to_representation(self, value: float) -> float | None:
         return float(value) if math.isfinite(value) else None
+
+
+@extend_schema_field({"oneOf": [{"type": "number"}, {"type": "string"}], "nullable": True, "readOnly": True})
+class Told(serializers.Field[Any, Any, Any, Any]):
+    """A number or a text in an answer."""
+
+    def to_representation(self, value: float | str) -> float | str | None:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Finite(serializers.FloatField):
@@ -221,16 +231,12 @@ class EvidenceSerializer(serializers.Serializer[Evidence]):
     """One number that speaks for it, or a text. ``low`` and ``high`` are the ends of its interval."""
 
     what = serializers.CharField()
-    value = serializers.SerializerMethodField()
+    value = Told(allow_null=True, read_only=True)
     unit = serializers.CharField()
     n = serializers.IntegerField(allow_null=True, help_text="cases that it comes from")
     low = Measure()
     high = Measure()
     link = serializers.CharField(help_text="where it can be seen; empty: nowhere")
-
-    def get_value(self, evidence: Evidence) -> float | str | None:
-        value = evidence.value
-        return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class RecommendationSerializer(serializers.Serializer[Recommendation]):

@@ -18,7 +18,7 @@ def deliveries(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
     """Routes whose messages were given up, or are tried in vain. Two queries."""
     is_failing = Q(state=NotificationState.FAILED) | Q(
         state__in=(NotificationState.PENDING, NotificationState.SENDING),
-        attempts__gte=rule.limits["attempts"],
+        attempts__gte=int(rule.limits["attempts"]),
     )
     since = facts.now - timedelta(hours=rule.limits["hours"])
     recent = Notification.objects.filter(created_at__gte=since)
@@ -92,7 +92,7 @@ def noisy_detector(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
         recent.order_by()
         .values("series_id", "series__name")
         .annotate(number=Count("pk"), component=Max("component"), newest=Max("at"))
-        .filter(number__gte=rule.limits["anomalies"])
+        .filter(number__gte=int(rule.limits["anomalies"]))
         .order_by("-number", "series_id")[:MOST]
     )
     for row in rows:

@@ -49,8 +49,9 @@ class Facts:
         key = (name, hours)
         if key not in self._trends:
             ids = [newest.series.id for newest in self.latest(name)][:MOST_SERIES]
-            asked = {"ids": ids, "hours": hours, "now": self.now, "workspace_id": self.workspace_id}
-            self._trends[key] = trends(**asked) if ids else []
+            self._trends[key] = (
+                trends(ids=ids, hours=hours, now=self.now, workspace_id=self.workspace_id) if ids else []
+            )
         return self._trends[key]
 
     @cached_property

@@ -79,7 +79,7 @@ def never_kept(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
             gain=Avg("contribution"),
             spread=StdDev("contribution", sample=True),
         )
-        .filter(grafts__gte=rule.limits["least_grafts"], kept=0)
+        .filter(grafts__gte=int(rule.limits["least_grafts"]), kept=0)
         .order_by("-grafts", "kernel_id")[:MOST]
     )
     for row in rows:
@@ -152,7 +152,7 @@ def checkpoint_interval(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
             first=Min("created_at"),
             last=Max("created_at"),
         )
-        .filter(saves__gte=rule.limits["least_saves"])
+        .filter(saves__gte=int(rule.limits["least_saves"]))
         .order_by("-stall", "run_id")[: 10 * MOST]
     )
     found = (_interval(rule, _Saves(**row)) for row in rows)
