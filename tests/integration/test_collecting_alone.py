@@ -11,12 +11,17 @@ from apps.observability.models import Sample
 from apps.observability.services import collecting
 
 
+def close() -> None:
+    """The connection of the thread in which this runs."""
+    connection.close()
+
+
 @pytest.fixture
 def elsewhere(committed_db: str) -> Iterator[Callable[[Callable[[], object]], None]]:
     """Runs something on another connection to the same database, to its end."""
     with ThreadPoolExecutor(1) as pool:
         yield lambda act: pool.submit(act).result()
-        pool.submit(lambda: connection.close()).result()  # that of the thread
+        pool.submit(close).result()
 
 
 def test_a_worker_that_comes_while_another_collects_stores_nothing(
