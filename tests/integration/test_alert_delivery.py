@@ -15,10 +15,11 @@ from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict
 from apps.core.ids import first_id, new_id
 from apps.observability.delivery import webhooks
+from apps.observability.delivery.outcomes import pause
 from apps.observability.lifecycle import NotificationState
 from apps.observability.models import DeliveryAttempt, Notification
 from apps.observability.services import delivering
-from apps.observability.services.delivering import CLAIM_SECONDS, TRIES, deliver, pause, retry_notification
+from apps.observability.services.delivering import CLAIM_SECONDS, TRIES, deliver, retry_notification
 from tests.support.factories import AlertRouteFactory, NotificationFactory
 from tests.support.receivers import LOOPBACK, Receiver, receiving, status
 

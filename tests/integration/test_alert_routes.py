@@ -111,7 +111,7 @@ class TestTheTarget:
     def test_of_e_mail_is_one_address_a_line(self) -> None:
         route, _ = made(channel="email", target=" ada@example.org \n\n grace@example.org")
 
-        assert routes.recipients(route) == ["ada@example.org", "grace@example.org"]
+        assert mail.recipients(route.target) == ["ada@example.org", "grace@example.org"]
 
     @pytest.mark.parametrize(
         "target",

@@ -24,35 +24,40 @@ def is_configured() -> bool:
     return settings.EMAIL_BACKEND != SMTP or bool(settings.EMAIL_HOST)
 
 
-def send(told: payloads.Payload, recipients: Sequence[str], *, notification: UUID) -> Outcome:
+def recipients(target: str) -> list[str]:
+    """The addresses in the target of a route, one a line."""
+    return [line.strip() for line in target.splitlines() if line.strip()]
+
+
+def send(told: payloads.Payload, addresses: Sequence[str], *, notification: UUID) -> Outcome:
     """Send the message to each address once.
 
     Delivered: every address has it. Final: those that have not will never (SMTP 5xx). ``waiting`` is who has not.
     """
     if not is_configured():
-        return Outcome(delivered=False, problem="no mail server is configured: ESPER_EMAIL_URL", waiting=(*recipients,))
+        return Outcome(delivered=False, problem="no mail server is configured: ESPER_EMAIL_URL", waiting=(*addresses,))
     deadline = time.monotonic() + SECONDS
     connection: Any = get_connection()
     try:
         connection.open()
     except (OSError, smtplib.SMTPException) as error:
-        return Outcome(delivered=False, status=_code(error), problem=_words(error), waiting=(*recipients,))
+        return Outcome(delivered=False, status=_code(error), problem=_words(error), waiting=(*addresses,))
     refused: dict[str, Exception] = {}
     try:
-        for place, address in enumerate(recipients):
+        for place, address in enumerate(addresses):
             if time.monotonic() > deadline:
                 fault: Exception = TimeoutError(f"it took longer than {SECONDS:.0f} s")
-                return _judged(refused | dict.fromkeys(recipients[place:], fault), recipients)
+                return _judged(refused | dict.fromkeys(addresses[place:], fault), addresses)
             try:
                 connection.send_messages([_message(told, address, notification)])
             except smtplib.SMTPServerDisconnected as error:
-                return _judged(refused | dict.fromkeys(recipients[place:], error), recipients)
+                return _judged(refused | dict.fromkeys(addresses[place:], error), addresses)
             except (OSError, smtplib.SMTPException) as error:
                 refused[address] = error
     finally:
         with suppress(OSError, smtplib.SMTPException):
             connection.close()
-    return _judged(refused, recipients)
+    return _judged(refused, addresses)
 
 
 def _message(told: payloads.Payload, address: str, notification: UUID) -> EmailMessage:
@@ -71,11 +76,11 @@ def _message(told: payloads.Payload, address: str, notification: UUID) -> EmailM
     )
 
 
-def _judged(refused: dict[str, Exception], recipients: Sequence[str]) -> Outcome:
+def _judged(refused: dict[str, Exception], addresses: Sequence[str]) -> Outcome:
     if not refused:
         return Outcome(delivered=True, status=250)
     problems = [f"{address}: {_words(error)}" for address, error in refused.items()]
-    have = f"; {len(recipients) - len(refused)} of {len(recipients)} have it" if len(recipients) > 1 else ""
+    have = f"; {len(addresses) - len(refused)} of {len(addresses)} have it" if len(addresses) > 1 else ""
     return Outcome(
         delivered=False,
         status=_code(next(iter(refused.values()))),

@@ -18,9 +18,10 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from uuid import UUID
 
+from django.conf import settings
 from django.utils import timezone
 
-from apps.observability.delivery.addresses import Network, Refused, Resolver, Target, Unreachable, check
+from apps.observability.delivery.addresses import Network, Refused, Resolver, Target, Unreachable, check, networks
 from apps.observability.delivery.outcomes import Outcome
 
 SECONDS = 5.0
@@ -47,6 +48,11 @@ def verify(secret: str, body: bytes, header: str, now: float, tolerance: float =
     if not stamp.isdecimal() or len(stamp) > 12 or abs(now - int(stamp)) > tolerance:
         return False
     return hmac.compare_digest(signature(secret, body, int(stamp)).encode(), header.encode())
+
+
+def allowed_networks() -> tuple[Network, ...]:
+    """Networks that webhooks may go to though they are not public (``ESPER_WEBHOOK_ALLOWED_NETWORKS``)."""
+    return networks(settings.WEBHOOK_ALLOWED_NETWORKS)
 
 
 def post(

@@ -4,7 +4,6 @@ A worker claims rows, sends outside of any transaction, and writes down what bec
 claims to run out; then they are sent again, under the same id: at least once, never forgotten. Each try is a row.
 """
 
-import random
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,16 +23,14 @@ from apps.core.actors import SYSTEM, Actor
 from apps.core.errors import Conflict
 from apps.core.ids import first_id
 from apps.observability.delivery import mail, webhooks
-from apps.observability.delivery.outcomes import Outcome
+from apps.observability.delivery.outcomes import Outcome, pause
 from apps.observability.lifecycle import TEST, UNDER_WAY, NotificationState
 from apps.observability.models import AlertRoute, Channel, DeliveryAttempt, Notification
-from apps.observability.services.routes import allowed_networks, recipients
 
 log = structlog.get_logger(__name__)
 
 TRIES = 14
-FIRST_PAUSE, LONGEST_PAUSE = 10.0, 1800.0
-"""Seconds between tries: each pause is twice the one before, a quarter more or less; over three hours in all."""
+"""Over more than three hours (``outcomes.pause``)."""
 AT_ONCE = 8
 BATCH = 16
 CLAIM_SECONDS = 180
@@ -137,9 +134,9 @@ def _send(row: Notification, route: AlertRoute | None) -> Outcome:
             orjson.dumps(row.payload),
             secret=route.secret,
             notification=row.pk,
-            allowed=allowed_networks(),
+            allowed=webhooks.allowed_networks(),
         )
-    everybody = recipients(route)
+    everybody = mail.recipients(route.target)
     waiting = [address for address in everybody if address in row.waiting] if row.waiting else everybody
     return mail.send(row.payload, waiting, notification=row.pk)
 
@@ -180,16 +177,6 @@ def _state_after(row: Notification, outcome: Outcome) -> NotificationState:
         return NotificationState.DELIVERED
     is_over = outcome.final or row.attempts >= TRIES
     return NotificationState.FAILED if is_over else NotificationState.PENDING
-
-
-def pause(attempts: int, asked: float | None = None, spread: float | None = None) -> float:
-    """Seconds until the next try after so many; never less than the other side ``asked`` for.
-
-    ``spread`` (0 to 1, by default random) keeps messages that failed together from coming back together.
-    """
-    spread = random.random() if spread is None else spread  # noqa: S311 - not a secret
-    usual = min(FIRST_PAUSE * 2.0 ** max(0, attempts - 1), LONGEST_PAUSE)
-    return max(usual * (0.75 + spread / 2), asked or 0.0)
 
 
 def _prune() -> int:

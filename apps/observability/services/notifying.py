@@ -9,12 +9,10 @@ beginning was. All of it follows from the newest message of the group: no proces
 A group has one message on its way at a time: what happens meanwhile is in the next one, so that none overtakes another.
 """
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
@@ -27,6 +25,7 @@ from apps.core.actors import Actor
 from apps.core.errors import Conflict
 from apps.core.ids import new_id
 from apps.observability.delivery import payloads
+from apps.observability.delivery.grouping import Message, decide, group_key
 from apps.observability.lifecycle import TEST, UNDER_WAY, AlertState
 from apps.observability.matchers import matches, parse
 from apps.observability.models import Alert, AlertRoute, Notification
@@ -34,16 +33,6 @@ from apps.observability.selectors.alerts import mutings
 
 MOST_TESTS = 5
 """Tests of a route that are under way at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """What is to be told: alerts that fire, and those that were told to fire and are over."""
-
-    firing: tuple[Alert, ...]
-    resolved: tuple[Alert, ...]
-    open_ids: tuple[UUID, ...]
-    """That the route takes for firing once it has the message."""
 
 
 @dataclass(slots=True)
@@ -78,47 +67,6 @@ def notify(now: datetime) -> int:
     Notification.objects.filter(pk__in=replaced).update(open_alerts=[])
     Notification.objects.bulk_create(written)
     return len(written)
-
-
-def decide(
-    route: AlertRoute,
-    firing: Sequence[Alert],
-    last: Notification | None,
-    ended: Mapping[UUID, Alert],
-    now: datetime,
-) -> Message | None:
-    """What is to be told of a group now; None: nothing, or nothing yet.
-
-    ``firing``: its alerts that fire and are not muted. ``last``: its newest message, while that tells of something as
-    firing or is under way. ``ended``: alerts of such messages that are over.
-    """
-    told = set(last.open_alerts) if last else set()
-    if last is not None and last.state in UNDER_WAY:
-        return None
-    again = {alert.fingerprint for alert in firing}
-    over = [ended[pk] for pk in sorted(told & ended.keys())]
-    resolved = [alert for alert in over if alert.fingerprint not in again] if route.send_resolved else []
-    news = [alert for alert in firing if alert.pk not in told and alert.acknowledged_at is None]
-    unanswered = [alert for alert in firing if alert.acknowledged_at is None]
-    if not (news or resolved or unanswered):
-        return None
-    lasts = bool(told - ended.keys() or resolved)
-    if now < _due(route, last, unanswered, lasts=lasts, has_news=bool(news or resolved)):
-        return None
-    shown = {alert.pk for alert in firing}
-    silent = told - ended.keys() - shown  # muted since they were told
-    return Message(firing=tuple(firing), resolved=tuple(resolved), open_ids=tuple(sorted(shown | silent)))
-
-
-def _due(
-    route: AlertRoute, last: Notification | None, unanswered: Sequence[Alert], *, lasts: bool, has_news: bool
-) -> datetime:
-    """When the next message of a group may go. Of one that does not last, some alerts are ``unanswered``."""
-    if last is not None and (lasts or not has_news):
-        wait = route.group_interval_seconds if has_news else route.repeat_interval_seconds
-        return last.created_at + _seconds(wait)
-    first = min(alert.fired_at or alert.started_at for alert in unanswered) + _seconds(route.group_wait_seconds)
-    return max(first, last.created_at + _seconds(route.group_interval_seconds)) if last else first
 
 
 @transaction.atomic
@@ -178,11 +126,6 @@ def _groups(
     return groups
 
 
-def group_key(route: AlertRoute, labels: Mapping[str, str]) -> str:
-    """Stands for a group of a route, whatever the order of its labels."""
-    return hashlib.sha256(json.dumps([str(route.pk), sorted(labels.items())]).encode()).hexdigest()
-
-
 def _notification(route: AlertRoute, key: str, group: Group, message: Message, now: datetime) -> Notification:
     labels = group.labels
     if not group.firing:  # all are over: the group's labels are theirs
@@ -214,7 +157,3 @@ def _row(route: AlertRoute, key: str, told: payloads.Payload, now: datetime) -> 
         created_at=now,
         due_at=now,
     )
-
-
-def _seconds(count: int) -> timedelta:
-    return timedelta(seconds=count)

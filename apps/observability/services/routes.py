@@ -4,7 +4,6 @@ import re
 import secrets
 from typing import Any
 
-from django.conf import settings
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
@@ -14,7 +13,7 @@ from apps.audit import services as audit
 from apps.audit.watched import image
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, FieldError, Invalid
-from apps.observability.delivery import addresses, mail
+from apps.observability.delivery import addresses, mail, webhooks
 from apps.observability.matchers import LABEL, parse, told
 from apps.observability.models import DAY, AlertRoute, Channel, Notification
 
@@ -128,16 +127,6 @@ def remove_route(*, route: AlertRoute, actor: Actor, reason: str = "") -> None:
     fresh.delete()
 
 
-def recipients(route: AlertRoute) -> list[str]:
-    """The addresses of a route that sends e-mail."""
-    return [line.strip() for line in route.target.splitlines() if line.strip()]
-
-
-def allowed_networks() -> tuple[addresses.Network, ...]:
-    """Networks that webhooks may go to though they are not public."""
-    return addresses.networks(settings.WEBHOOK_ALLOWED_NETWORKS)
-
-
 def _known(columns: dict[str, Any]) -> dict[str, Any]:
     if unknown := set(columns) - SETTABLE:
         raise TypeError(f"an alert route has no {min(unknown)} that can be set")
@@ -195,7 +184,7 @@ def _check_url(route: AlertRoute) -> None:
 
 
 def _check_recipients(route: AlertRoute) -> None:
-    found = recipients(route)
+    found = mail.recipients(route.target)
     route.target = "\n".join(found)
     if not 1 <= len(found) <= MOST_RECIPIENTS or len({one.lower() for one in found}) < len(found):
         raise Invalid(
@@ -222,7 +211,7 @@ def _check_target(route: AlertRoute) -> None:
             )
         return
     try:
-        addresses.check(route.target, allowed=allowed_networks(), seconds=LOOKUP_SECONDS)
+        addresses.check(route.target, allowed=webhooks.allowed_networks(), seconds=LOOKUP_SECONDS)
     except addresses.Refused as error:
         raise Invalid(str(error), pointer="/target", code="refused_address") from None
     except addresses.Unreachable:

@@ -5,9 +5,9 @@ from typing import Any
 from uuid import UUID
 
 from apps.core.ids import new_id
+from apps.observability.delivery.grouping import Message, decide, group_key
 from apps.observability.lifecycle import NotificationState
 from apps.observability.models import Alert, AlertRoute, Notification
-from apps.observability.services.notifying import Message, decide, group_key
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WORKSPACE = UUID(int=1)
