@@ -1,10 +1,12 @@
 """Is the run healthy? One sentence for the first screen, by rules that are read from the top."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from apps.dashboards.numbers import duration
 from apps.dashboards.selectors.live import Stamp
 from apps.morphogenesis.protocols import Command
+from apps.observability.models import Alert, Severity
 from apps.training.lifecycle import RunState
 from apps.training.models import RunKind
 
@@ -17,13 +19,27 @@ class Health:
     sentence: str
 
 
+NAMED = 3
 PENDING: dict[str, str] = {
     Command.PAUSE: "Pausing at the next step boundary.",
     Command.STOP: "Stopping at the next step boundary.",
 }
 
 
-def of(stamp: Stamp) -> Health:
+def of(stamp: Stamp, firing: Sequence[Alert] = ()) -> Health:
+    """``firing`` are the alerts about the run that fire, the gravest first."""
+    found = _of(stamp)
+    if not firing:
+        return found
+    names = ", ".join(dict.fromkeys(alert.rule_name for alert in firing[:NAMED]))
+    more = f" and {len(firing) - NAMED} more" if len(firing) > NAMED else ""
+    told = f"{len(firing)} alert{'s are' if len(firing) > 1 else ' is'} firing: {names}{more}."
+    is_grave = found.tone == "bad" or firing[0].severity == Severity.CRITICAL
+    rest = found.sentence.removeprefix("Healthy: ")
+    return Health("bad" if is_grave else "held", f"{told} {rest[:1].upper()}{rest[1:]}")
+
+
+def _of(stamp: Stamp) -> Health:
     run = stamp.run
     progress = f"epoch {stamp.last_epoch} of {run.epochs}"
     if run.state == RunState.FAILED:

@@ -13,9 +13,10 @@ from django.utils import timezone
 
 from apps.dashboards.selectors import live
 from apps.morphogenesis.protocols import Action
+from apps.observability.lifecycle import AlertState
 from apps.training.lifecycle import RunState
 from apps.training.models import Decision, EpochMetric, RunLease, TrainingRun
-from tests.support.run_rows import make_control, make_run, make_user
+from tests.support.run_rows import make_alert, make_anomaly, make_control, make_run, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -53,7 +54,7 @@ def test_a_poll_that_finds_nothing_new_asks_the_database_little(client: Client) 
     with CaptureQueriesContext(connection) as captured:
         poll(client, run, etag=etag)
 
-    assert len(captured) <= 7
+    assert len(captured) <= 8
 
 
 def test_only_epochs_after_the_last_known_one_are_sent(client: Client) -> None:
@@ -229,3 +230,77 @@ def test_a_chart_that_does_not_exist_is_not_found(client: Client) -> None:
 
     assert client.get(f"/runs/{run.pk}/charts/nonsense").status_code == 404
     assert client.get(f"/runs/{run.pk}/charts/nonsense.csv").status_code == 404
+
+
+def events_of(client: Client, run: TrainingRun, kind: str) -> list[dict[str, Any]]:
+    return [event for event in poll(client, run).json()["events"] if event["kind"] == kind]
+
+
+def test_anomalies_lie_at_the_epochs_at_which_they_were(client: Client) -> None:
+    run = make_run(stories=())
+    make_anomaly(run, epoch=20.5, until=23)
+
+    (mark,) = events_of(client, run, "anomaly")
+
+    assert (mark["at"], mark["until"]) == ([20, 20.5 * 40], [23, 23 * 40])
+    assert "esper_run_train_loss" in mark["text"]
+    assert mark["href"] == f"/alerts/anomalies?run={run.pk}"
+
+
+def test_an_alert_lasts_until_it_is_resolved(client: Client) -> None:
+    run = make_run(stories=())
+    over = make_alert(run, AlertState.RESOLVED, epoch=10, until=12)
+    make_alert(run, AlertState.FIRING, epoch=30)
+
+    firing, resolved = events_of(client, run, "alert")
+
+    assert (resolved["at"], resolved["until"], resolved["href"]) == ([10, 400], [12, 480], f"/alerts/{over.pk}")
+    assert (firing["at"], firing["until"]) == ([30, 1200], None)
+
+
+def test_what_was_odd_before_anything_was_measured_lies_at_the_start(client: Client) -> None:
+    run = make_run(state=RunState.QUEUED)
+    make_anomaly(run)
+
+    assert events_of(client, run, "anomaly")[0]["at"] == [0, 0.0]
+
+
+def test_marks_of_other_runs_stay_with_them(client: Client) -> None:
+    make_anomaly(make_run(epochs=2, stories=()))
+
+    assert events_of(client, make_run(epochs=2, stories=()), "anomaly") == []
+
+
+@pytest.mark.parametrize("change", ["anomaly", "longer", "alert", "acknowledged", "resolved"])
+def test_whatever_is_odd_changes_the_etag_and_the_panels(client: Client, change: str) -> None:
+    run = make_run(epochs=3, stories=())
+    anomaly, alert = make_anomaly(run, epoch=1), make_alert(run, epoch=1)
+    before = poll(client, run)
+
+    if change == "anomaly":
+        make_anomaly(run, epoch=2)
+    elif change == "longer":
+        anomaly.until += timedelta(seconds=1)
+        anomaly.save()
+    elif change == "alert":
+        make_alert(run, epoch=2)
+    elif change == "acknowledged":
+        alert.acknowledged_at = timezone.now()
+        alert.save()
+    else:
+        alert.state = AlertState.RESOLVED
+        alert.save()
+
+    after = poll(client, run, etag=before["ETag"])
+    assert after.json()["panels"] != before.json()["panels"]
+
+
+def test_an_ended_run_is_asked_for_again_while_an_alert_about_it_is_open(client: Client) -> None:
+    run = make_run(epochs=2, stories=())
+    TrainingRun.objects.filter(pk=run.pk).update(wants_control=False)
+    alert = make_alert(run)
+    firing = poll(client, run).json()["poll_after"]
+    alert.state = AlertState.RESOLVED
+    alert.save()
+
+    assert (firing, poll(client, run).json()["poll_after"]) == (10_000, None)

@@ -24,7 +24,7 @@ STAGES = (
     "rolled-back", "embargoed",
 )  # fmt: skip
 SERIES = tuple(f"series-{number}" for number in range(1, 9))
-MARKS = (*STAGES, "good", "bad", "held", *SERIES, "control", "strong-line")
+MARKS = (*STAGES, "good", "bad", "held", *SERIES, "anomaly", "alert", "control", "strong-line")
 
 
 def theme(name: str) -> dict[str, str]:

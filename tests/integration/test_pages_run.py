@@ -11,9 +11,11 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from apps.observability.lifecycle import AlertState
+from apps.observability.models import Alert, Severity
 from apps.training.lifecycle import RunState
 from apps.training.models import Decision, RunKind, RunLease, TrainingRun
-from tests.support.run_rows import STORIES, make_control, make_run, make_user
+from tests.support.run_rows import STORIES, make_alert, make_anomaly, make_control, make_run, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -242,3 +244,52 @@ def test_names_and_reasons_cannot_carry_markup(client: Client) -> None:
         page = client.get(path).content.decode()
         assert "<script>alert" not in page
         assert "<img" not in page
+
+
+def test_a_run_about_which_an_alert_fires_is_not_called_healthy(client: Client) -> None:
+    run = make_run(state=RunState.RUNNING, done=6, stories=())
+    make_alert(run, epoch=3)
+
+    page = text_of(client, run)
+
+    assert "1 alert is firing: loss spike. Epoch 6 of 40 measured, its worker answers." in page
+    assert "Healthy" not in page
+
+
+def test_a_critical_alert_makes_the_run_bad(client: Client) -> None:
+    run = make_run(epochs=2, stories=())
+    make_alert(run)
+    Alert.objects.update(severity=Severity.CRITICAL)
+
+    assert 'class="health tone-bad"' in client.get(f"/runs/{run.pk}").content.decode()
+
+
+def test_alerts_that_are_over_do_not_touch_the_health(client: Client) -> None:
+    run = make_run(epochs=2, stories=())
+    make_alert(run, AlertState.RESOLVED)
+
+    page = text_of(client, run)
+
+    assert "alert is firing" not in page
+    assert "resolved" in page
+
+
+def test_the_first_screen_says_what_is_odd_and_why(client: Client) -> None:
+    run = make_run(epochs=3, stories=())
+    alert = make_alert(run, epoch=2)
+    make_anomaly(run, epoch=1)
+
+    page = client.get(f"/runs/{run.pk}").content.decode()
+
+    assert f'href="/alerts/{alert.pk}"' in page
+    assert "0.94 lies above everything of the last 300 values" in page
+    assert f'href="/alerts/anomalies?run={run.pk}"' in page
+
+
+def test_a_run_leads_to_its_curves_beside_those_of_its_control(client: Client) -> None:
+    run = make_run(epochs=4, stories=())
+    control = make_control(run)
+
+    page = client.get(f"/runs/{run.pk}").content.decode()
+
+    assert f"/runs/compare?run={run.pk}&amp;run={control.pk}" in page

@@ -16,10 +16,12 @@ from django.utils import timezone
 
 from apps.checkpoints.lifecycle import CheckpointState
 from apps.checkpoints.models import Checkpoint
+from apps.dashboards.selectors import watch
 from apps.morphogenesis import contracts
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action
 from apps.morphogenesis.settings import RunSettings, SettingsError
+from apps.observability.lifecycle import OPEN
 from apps.training.lifecycle import FINAL_RUN_STATES, RunState
 from apps.training.models import Decision, EpochMetric, RunKind, RunLease, SeedTransition, TrainingRun
 
@@ -64,6 +66,8 @@ class Stamp:
     snapshots: int
     kept: int
     control: TrainingRun | None
+    watch: tuple[tuple[str, int, datetime | None], ...] = ()
+    """What alerts and anomalies it has: ``watch.summary``."""
 
     @property
     def etag(self) -> str:
@@ -72,6 +76,7 @@ class Stamp:
         parts = (
             run.pk, run.state, run.command, run.row_version, run.last_sequence, run.library is None, self.silent,
             self.metrics, self.last_epoch, self.last_at, self.snapshots, control, self.poll_after,
+            self.watch,
         )  # fmt: skip
         return '"' + hashlib.sha256(repr(parts).encode()).hexdigest()[:32] + '"'
 
@@ -80,7 +85,10 @@ class Stamp:
         """Changes when anything but the curves does: then the page fetches its panels again."""
         control = (self.control.state, self.control.row_version) if self.control else None
         run = self.run
-        parts = (run.state, run.command, run.row_version, run.last_sequence, run.library is None, self.silent, control)
+        parts = (
+            run.state, run.command, run.row_version, run.last_sequence, run.library is None, self.silent, control,
+            self.watch,
+        )  # fmt: skip
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     @property
@@ -96,11 +104,11 @@ class Stamp:
         expects_control = run.wants_control and self.control is None and run.state == RunState.COMPLETED
         if expects_control and run.ended_at and timezone.now() - run.ended_at < CONTROL_PATIENCE:
             return 2000
-        return None
+        return 10_000 if any(state in OPEN for state, _, _ in self.watch) else None
 
 
 def stamp(run: TrainingRun) -> Stamp:
-    """Four queries."""
+    """Five queries."""
     measured = run.metrics.aggregate(count=Count("id"), epoch=Max("epoch"), at=Max("at"))
     return Stamp(
         run=run,
@@ -112,6 +120,7 @@ def stamp(run: TrainingRun) -> Stamp:
             snapshots=Count("id"), kept=Count("id", filter=Q(state=CheckpointState.COMMITTED))
         ),
         control=run.controls.order_by("-id").first(),
+        watch=watch.summary(run.pk),
     )
 
 
@@ -146,7 +155,7 @@ def payload(found: Stamp, *, since: int, is_first_page: bool = True) -> dict[str
         "panels": found.panels,
         "poll_after": found.poll_after,
         "control": str(found.control.pk) if found.control else None,
-        **lanes(run),
+        **lanes(run, watch.watched(run).marks() if found.watch else []),
     }
 
 
@@ -159,14 +168,15 @@ def _rewritten_from(run: TrainingRun) -> int | None:
     return max(0, earliest - 1 - (distance if isinstance(distance, int) else 1))
 
 
-def lanes(run: TrainingRun) -> dict[str, Any]:
-    """``sites`` in drawing order, ``spans`` (what a seed was, from when to when) and ``events`` for the rail.
+def lanes(run: TrainingRun, marks: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """``sites`` in drawing order, ``spans`` (what a seed was, from when to when) and ``events`` for the rail, ``marks``
+    among them.
 
     Times are (epoch, step): the page puts them on its epoch axis by the steps.
     """
     moves = list(SeedTransition.objects.filter(run=run).select_related("seed__slot").order_by("sequence")[:MAX_POINTS])
     sites = dict.fromkeys([*sites_of(run), *(move.seed.slot.site for move in moves)])
-    return {"sites": list(sites), "spans": _spans(moves), "events": [*_marks(moves), *_snapshots(run.pk)]}
+    return {"sites": list(sites), "spans": _spans(moves), "events": [*_marks(moves), *_snapshots(run.pk), *marks]}
 
 
 def sites_of(run: TrainingRun) -> list[str]:

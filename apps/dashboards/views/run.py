@@ -14,7 +14,7 @@ from apps.core.errors import ServiceError
 from apps.dashboards import health
 from apps.dashboards.access import is_fragment, page, viewer
 from apps.dashboards.charts import CHARTS
-from apps.dashboards.selectors import live, recovery, story
+from apps.dashboards.selectors import live, recovery, story, watch
 from apps.dashboards.stages import SEED_LOOKS
 from apps.morphogenesis.protocols import Command
 from apps.training import services
@@ -105,10 +105,12 @@ def panels_of(request: HttpRequest, run: TrainingRun) -> dict[str, Any]:
     decisions, decisions_left_out = story.decisions_of(run, names)
     checkpoints, checkpoint_count = story.checkpoints_of(run)
     may_write = viewer(request).has_scope(Scope.RUNS_WRITE)
+    watched = watch.watched(run)
     return {
         "run": run,
         "stamp": stamp,
-        "health": health.of(stamp),
+        "health": health.of(stamp, watched.firing),
+        "watched": watched,
         "since": story.since(run),
         "asked": story.last_command(run) if run.command != Command.CONTINUE else None,
         "offered": offered(run) if may_write else [],

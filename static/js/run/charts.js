@@ -24,8 +24,8 @@ export const rightPadding = RIGHT;
 
 export class Charts {
   // `view` holds the zoom ({from, to} in epochs, null = all) and whether the loss is logarithmic.
-  constructor(figures, { store, controlStore, view, events, onCursor, onZoom }) {
-    Object.assign(this, { store, controlStore, view, events, onCursor, onZoom });
+  constructor(figures, { store, controlStore, view, events, bands, onCursor, onZoom }) {
+    Object.assign(this, { store, controlStore, view, events, bands, onCursor, onZoom });
     this.charts = figures.map((figure) => this.describe(figure));
     this.busy = false;
     this.build();
@@ -203,10 +203,25 @@ export class Charts {
     }
   }
 
+  // A band as long as something was odd, a few pixels at least; with an edge, so that it is not seen by its colour alone.
+  shade(plot, from, to, colour) {
+    const { ctx, bbox } = plot;
+    const [least, most] = [bbox.left, bbox.left + bbox.width];
+    const left = Math.max(least, plot.valToPos(from, "x", true));
+    const right = Math.min(most, Math.max(plot.valToPos(to, "x", true), left + 3 * devicePixelRatio));
+    if (right <= left || left > most) return;
+    ctx.fillStyle = colour;
+    ctx.globalAlpha = 0.16;
+    ctx.fillRect(left, bbox.top, right - left, bbox.height);
+    ctx.globalAlpha = 0.8;
+    ctx.fillRect(left, bbox.top, right - left, 2 * devicePixelRatio);
+  }
+
   // Thin lines where the network changed, in the colour of what happened.
   drawEvents(plot) {
     const { ctx, bbox } = plot;
     ctx.save();
+    for (const { from, to, colour } of this.bands()) this.shade(plot, from, to, token(colour));
     ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
     ctx.lineWidth = devicePixelRatio;
     ctx.globalAlpha = 0.65;

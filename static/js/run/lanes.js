@@ -30,10 +30,15 @@ const MARKS = {
   fossilise: ["fossilized", "M-5 -5H5V5H-5Z"],
   cull: ["culled", "M-5 -3 -3 -5 0 -2 3 -5 5 -3 2 0 5 3 3 5 0 2 -3 5 -5 3 -2 0Z"],
   rollback: ["rolled-back", "M-6 0 1 -6V-2H6V2H1V6Z"],
+  anomaly: ["anomaly", "M0 5.5-5.5 -4.5H5.5Z"],
+  alert: ["alert", "M-2.5 -6H2.5L6 -2.5V2.5L2.5 6H-2.5L-6 2.5V-2.5Z"],
   snapshot: ["snapshot", "M-.75 7H.75V12H-.75Z"],
 };
 
+const WORDS = { germinate: "germinated", graft: "grafted", fossilise: "fossilised", cull: "culled", rollback: "rolled back", snapshot: "checkpoint" };
+
 export const EVENT_COLOURS = Object.fromEntries(Object.entries(MARKS).map(([kind, [tone]]) => [kind, `--${tone}`]));
+export const BANDS = new Set(["anomaly", "alert"]); // events that last: they are bands over the curves
 
 function make(name, attributes = {}, ...children) {
   const element = document.createElementNS(NS, name);
@@ -51,7 +56,10 @@ export class Lanes {
     this.tip = document.createElement("p");
     this.tip.className = "lane-tip";
     this.svg = make("svg", { role: "group", "aria-label": "Events and seeds over the epochs; the Seeds table below has the same moves" });
-    box.append(this.svg, this.tip);
+    this.key = document.createElement("ul");
+    this.key.className = "legend marks";
+    this.key.setAttribute("aria-label", "Marks on the rail of events");
+    box.append(this.svg, this.tip, this.key);
     this.svg.addEventListener("pointermove", (event) => this.pointed(event));
     this.svg.addEventListener("pointerleave", () => this.onCursor(null));
     for (const type of ["pointerover", "focusin"]) this.svg.addEventListener(type, (event) => this.explain(event));
@@ -60,6 +68,22 @@ export class Lanes {
   update({ sites, spans, events }) {
     Object.assign(this, { sites, spans, events });
     this.draw();
+    this.explainMarks();
+  }
+
+  // What the shapes on the rail mean: those that are there.
+  explainMarks() {
+    const kinds = new Set(this.events.map((event) => event.kind));
+    this.key.replaceChildren(
+      ...Object.entries(MARKS)
+        .filter(([kind]) => kinds.has(kind))
+        .map(([kind, [tone, path]]) => {
+          const shape = make("svg", { viewBox: kind === "snapshot" ? "-7 3 14 14" : "-7 -7 14 14", "aria-hidden": "true" }, make("path", { class: `mark ${tone} tone-${tone}`, d: path }));
+          const item = document.createElement("li");
+          item.append(shape, WORDS[kind] ?? kind);
+          return item;
+        }),
+    );
   }
 
   get scale() {
@@ -134,8 +158,9 @@ export class Lanes {
       const shape = make("path", { class: `mark ${tone} tone-${tone}`, d: path, transform: `translate(${x(this.store.position(event.at)).toFixed(1)} ${RAIL / 2})` });
       if (event.kind === "snapshot") return shape;
       const epoch = Math.max(1, Math.ceil(this.store.position(event.at)));
-      const text = `Epoch ${epoch}, ${event.kind}: ${event.text}`;
-      return make("a", { href: `#seed-${event.seed}`, "aria-label": text, "data-tip": text, "data-key": `${event.kind}-${event.seed}` }, shape);
+      const text = event.href ? `Epoch ${epoch}, ${event.text}` : `Epoch ${epoch}, ${event.kind}: ${event.text}`;
+      const key = event.href ? `${event.kind}-${event.at[1]}` : `${event.kind}-${event.seed}`;
+      return make("a", { href: event.href ?? `#seed-${event.seed}`, "aria-label": text, "data-tip": text, "data-key": key }, shape);
     });
   }
 

@@ -1,7 +1,7 @@
 // The page of a run: joins the poller to the curves and lanes, keeps zoom and scale in the URL, says how fresh it all is.
 
 import { Charts } from "./charts.js";
-import { EVENT_COLOURS, Lanes } from "./lanes.js";
+import { BANDS, EVENT_COLOURS, Lanes } from "./lanes.js";
 import { Poller } from "./poll.js";
 import { Store } from "./store.js";
 
@@ -43,8 +43,12 @@ const charts = new Charts([...instrument.querySelectorAll("[data-chart]")], {
   view,
   events: () =>
     lanes.events
-      .filter((event) => event.kind !== "snapshot")
+      .filter((event) => event.kind !== "snapshot" && !BANDS.has(event.kind))
       .map((event) => ({ x: store.position(event.at), colour: EVENT_COLOURS[event.kind] })),
+  bands: () =>
+    lanes.events
+      .filter((event) => BANDS.has(event.kind))
+      .map((event) => ({ from: store.position(event.at), to: event.until ? store.position(event.until) : Math.max(store.last, 1), colour: EVENT_COLOURS[event.kind] })),
   onCursor: (epoch) => lanes.pointAt(epoch),
   onZoom: () => {
     keepView();
