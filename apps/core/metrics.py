@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 from django.db import DatabaseError, InterfaceError, connection
-from django.db.models import Aggregate, Count, Model, Q, Sum
+from django.db.models import Count, Model
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 from redis.exceptions import RedisError
@@ -103,20 +103,21 @@ class Histogram:
 
 def histograms(model: type[Model], columns: Sequence[str], bounds: Sequence[float]) -> list[Histogram]:
     """One histogram a column, over the rows that have it, in one query."""
-    asked: dict[str, Aggregate] = {}
-    for column in columns:
-        asked[f"{column}_sum"] = Sum(column)
-        asked[f"{column}_inf"] = Count(column)
-        for place, bound in enumerate(bounds):
-            asked[f"{column}_{place}"] = Count("pk", filter=Q(**{f"{column}__lte": bound}))
-    found = model._default_manager.aggregate(**asked)
+    quote = connection.ops.quote_name
+    table = quote(model._meta.db_table)
+    asked = ", ".join(_counts(quote(column), len(bounds)) for column in columns)
+    with connection.cursor() as cursor:
+        # Built by the ORM, these expressions take five times as long as the query.
+        cursor.execute(f"SELECT {asked} FROM {table}", [*bounds] * len(columns))  # noqa: S608 - names of our models
+        found = cursor.fetchone()
+    size = len(bounds) + 2
+    texts = [*map(floatToGoString, bounds), "+Inf"]
     return [
-        Histogram(
-            buckets=[
-                *((floatToGoString(bound), float(found[f"{column}_{n}"])) for n, bound in enumerate(bounds)),
-                ("+Inf", float(found[f"{column}_inf"])),
-            ],
-            total=float(found[f"{column}_sum"] or 0.0),
-        )
-        for column in columns
+        Histogram(buckets=[*zip(texts, map(float, row[1:]), strict=True)], total=float(row[0]))
+        for row in (found[place * size : (place + 1) * size] for place in range(len(columns)))
     ]
+
+
+def _counts(column: str, bounds: int) -> str:
+    up_to = f"count(*) FILTER (WHERE {column} <= %s), " * bounds
+    return f"coalesce(sum({column}), 0), {up_to}count({column})"

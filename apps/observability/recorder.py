@@ -89,6 +89,8 @@ class Handle:
 class Recorder:
     """Hands what its series record to ``sink``, every ``flush_seconds``, in a thread of its own."""
 
+    _thread: threading.Thread | None
+
     def __init__(
         self,
         sink: Sink,
@@ -145,7 +147,7 @@ class Recorder:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = None
 
     def _start_anew_in_child(self) -> None:
         """After a fork: the thread is the parent's, and so is what waits."""

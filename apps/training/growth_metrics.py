@@ -88,7 +88,7 @@ def architectures() -> list[Architecture]:
     )
     found: dict[Hashable, set[tuple[str, str]]] = {}
     for run, site, kernel, digest in kept:
-        found.setdefault(run, set()).add((site, blueprints.get(kernel, digest)))
+        found.setdefault(run, set()).add((site, blueprints.get(kernel, digest) if kernel else digest))
     return [frozenset(network) for network in found.values()]
 
 

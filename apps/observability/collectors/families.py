@@ -1,13 +1,14 @@
 """Families of samples made from the catalogue: name, kind, labels and help are written once."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from apps.observability.catalogue import COUNTER, METRICS
 
-Values = Mapping[tuple[str, ...], float | None]
-"""Values of the labels, in the catalogue's order -> value; None: there is nothing to tell."""
+Values = Mapping[Any, float | None]
+"""Values of the labels, a tuple in the catalogue's order -> value; None: there is nothing to tell."""
 
 
 def family(name: str, values: Values | float | None) -> Metric:
