@@ -59,6 +59,7 @@ from apps.kernels.models import (
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action, Command, DecisionRecord, GraftOutcome, TransitionRecord
 from apps.morphogenesis.settings import RunSettings
+from apps.observability.services import delivering, notifying, routes
 from apps.training import services as training
 from apps.training.lifecycle import RunState
 from apps.training.models import RecoveryCause, RunKind, RunLease, TrainingRun
@@ -67,12 +68,14 @@ from apps.training.services.recovery import end_recovery
 from tests.support.checkpoints import save
 from tests.support.factories import (
     PASSWORD,
+    AlertRouteFactory,
     BlueprintFactory,
     BlueprintVersionFactory,
     CheckpointFactory,
     CheckpointJobFactory,
     CheckpointPolicyFactory,
     KernelFactory,
+    NotificationFactory,
     RecoveryEventFactory,
     RunFactory,
     SeedFactory,
@@ -154,6 +157,7 @@ EXEMPT = {
     "observability.ingest": "samples are measurements, and their own record",
     "observability.scan": "anomalies are what a detector computes from samples; they lead nowhere by themselves",
     "observability.roll_up": "averages and packed samples say what the samples said",
+    "observability.notify": "notifications are their own log; the alerts that they tell of have their events",
 }
 
 
@@ -777,6 +781,51 @@ def _(actor: Actor) -> Arranged:
 def _(actor: Actor) -> Arranged:
     policy = CheckpointPolicyFactory()
     return lambda: policies.remove_policy(policy=policy, actor=actor), policy
+
+
+# --- observability: routes
+
+
+@case("observability.create_route", "alert_route.created")
+def _(actor: Actor) -> Arranged:
+    hook = {"channel": "webhook", "target": "https://93.184.215.14/hook"}
+    return lambda: routes.create_route(name="ops", **hook, actor=actor), lambda result: result[0]
+
+
+@case("observability.change_route", "alert_route.changed")
+def _(actor: Actor) -> Arranged:
+    route = AlertRouteFactory()
+    return lambda: routes.change_route(route=route, group_by=["alertname"], actor=actor), route
+
+
+@case("observability.rotate_secret", "alert_route.secret_rotated")
+def _(actor: Actor) -> Arranged:
+    route = AlertRouteFactory()
+    return lambda: routes.rotate_secret(route=route, actor=actor), route
+
+
+@case("observability.remove_route", "alert_route.removed")
+def _(actor: Actor) -> Arranged:
+    route = AlertRouteFactory()
+    return lambda: routes.remove_route(route=route, actor=actor), route
+
+
+@case("observability.send_test", "alert_route.tested")
+def _(actor: Actor) -> Arranged:
+    route = AlertRouteFactory()
+    return lambda: notifying.send_test(route=route, actor=actor), route
+
+
+@case("observability.retry_notification", "notification.retried")
+def _(actor: Actor) -> Arranged:
+    given_up = NotificationFactory(route_id=AlertRouteFactory().pk, state="FAILED")
+    return lambda: delivering.retry_notification(notification=given_up, actor=actor), given_up
+
+
+@case("observability.deliver", "notification.failed", by="system")
+def _(actor: Actor) -> Arranged:
+    without_route = NotificationFactory()
+    return delivering.deliver, without_route
 
 
 # --- training: people

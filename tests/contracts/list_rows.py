@@ -32,6 +32,7 @@ from apps.kernels.models import (
     TagKey,
     TagType,
 )
+from apps.observability.models import DeliveryAttempt
 from apps.training.models import TrainingRun
 from tests.support import factories
 from tests.support.anomalies import add_anomaly
@@ -129,6 +130,14 @@ def _used_run(world: World) -> TrainingRun:
     return run
 
 
+def _notification(world: World) -> Any:
+    """With two tries."""
+    row: Any = factories.NotificationFactory()
+    for status in (500, 204):
+        DeliveryAttempt.objects.create(notification=row, seconds=0.1, status=status)
+    return row
+
+
 ROWS: dict[str, Make] = {
     "/api/v1/tokens": lambda world: factories.TokenFactory(),
     "/api/v1/users": lambda world: factories.UserFactory(),
@@ -152,6 +161,8 @@ ROWS: dict[str, Make] = {
     "/api/v1/checkpoint-policies": lambda world: factories.CheckpointPolicyFactory(run_id=new_id()),
     "/api/v1/analysis/anomalies": lambda world: add_anomaly(add_series(n=str(next(_numbers)))),
     "/api/v1/metrics/series": lambda world: add_series(n=str(next(_numbers))),
+    "/api/v1/alert-routes": lambda world: factories.AlertRouteFactory(),
+    "/api/v1/notifications": _notification,
     "/api/v1/recoveries": lambda world: factories.RecoveryEventFactory(),
     "/api/v1/runs": _used_run,
     "/api/v1/runs/{id}/metrics": lambda world: factories.EpochMetricFactory(run=world.run),

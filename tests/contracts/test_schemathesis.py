@@ -28,6 +28,7 @@ from apps.kernels.lifecycle import KernelState
 from tests.contracts.audit_cases import ONE_NUMBER, begun_upload, cache_plan, declared_tag, retention_plan
 from tests.support.checkpoints import save
 from tests.support.factories import (
+    AlertRouteFactory,
     AuditEventFactory,
     BlueprintVersionFactory,
     CheckpointFactory,
@@ -36,6 +37,7 @@ from tests.support.factories import (
     EpochMetricFactory,
     FieldReportFactory,
     KernelFactory,
+    NotificationFactory,
     RecoveryEventFactory,
     RunFactory,
     SeedFactory,
@@ -81,6 +83,8 @@ class World:
             "cache": cache_plan(SYSTEM).pk,
             "blueprints": self.version.blueprint_id,
             "checkpoint-policies": CheckpointPolicyFactory().pk,
+            "alert-routes": AlertRouteFactory().pk,
+            "notifications": NotificationFactory(state="FAILED").pk,
             "recoveries": RecoveryEventFactory().pk,
             "decisions": DecisionFactory(run=self.run).pk,
             "kernels": self.kernel.pk,

@@ -40,6 +40,8 @@ EXEMPT = {
     "kernels.KernelBlob": "named by the digest of its content: a changed byte is found at every read",
     "kernels.KernelChunk": "part of a blob, with its own digest",
     "kernels.KernelUse": "which run holds a kernel: a sign of life",
+    "observability.DeliveryAttempt": "tries to deliver a notification: their own log",
+    "observability.Notification": "the outbox, and the log of what was sent; giving up and retrying are events",
     "training.RunLease": "who trains a run now: a sign of life",
     "training.EpochMetric": "measurements, thousands a run: the run's own record",
 }

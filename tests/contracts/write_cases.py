@@ -42,6 +42,7 @@ from tests.contracts.audit_cases import (
 )
 from tests.support.factories import (
     PASSWORD,
+    AlertRouteFactory,
     BlueprintFactory,
     BlueprintVersionFactory,
     CheckpointFactory,
@@ -49,6 +50,7 @@ from tests.support.factories import (
     CheckpointPolicyFactory,
     EpochMetricFactory,
     KernelFactory,
+    NotificationFactory,
     RunFactory,
     TokenFactory,
     UserFactory,
@@ -415,6 +417,36 @@ def _(world: World) -> Call:
 @write("DELETE /api/v1/checkpoint-policies/{id}", "checkpoint_policy.removed")
 def _(world: World) -> Call:
     return Call(id=CheckpointPolicyFactory().pk, needs_etag=True)
+
+
+@write("POST /api/v1/alert-routes", "alert_route.created")
+def _(world: World) -> Call:
+    return Call(body={"name": "ops", "channel": "webhook", "target": "https://93.184.215.14/hook"})
+
+
+@write("PATCH /api/v1/alert-routes/{id}", "alert_route.changed")
+def _(world: World) -> Call:
+    return Call(id=AlertRouteFactory().pk, body={"group_by": ["alertname"]}, needs_etag=True)
+
+
+@write("DELETE /api/v1/alert-routes/{id}", "alert_route.removed")
+def _(world: World) -> Call:
+    return Call(id=AlertRouteFactory().pk, needs_etag=True)
+
+
+@write("POST /api/v1/alert-routes/{id}/test", "alert_route.tested")
+def _(world: World) -> Call:
+    return Call(id=AlertRouteFactory().pk)
+
+
+@write("POST /api/v1/alert-routes/{id}/rotate-secret", "alert_route.secret_rotated")
+def _(world: World) -> Call:
+    return Call(id=AlertRouteFactory().pk, body={"reason": "it leaked"})
+
+
+@write("POST /api/v1/notifications/{id}/retry", "notification.retried")
+def _(world: World) -> Call:
+    return Call(id=NotificationFactory(route_id=AlertRouteFactory().pk, state="FAILED").pk)
 
 
 @write("POST /api/v1/runs/{id}/checkpoints/uploads/{id}/commit", "checkpoint.committed")
@@ -858,3 +890,40 @@ def _(world: World) -> Call:
 @write("POST /admin/checkpoints/checkpointpolicy/{id}/remove/", "checkpoint_policy.removed")
 def _(world: World) -> Call:
     return Call(id=CheckpointPolicyFactory().pk, body=YES)
+
+
+ALERT_ROUTE = {
+    "name": "operators", "target": "https://93.184.215.14/hook", "matchers": "[]", "group_by": "alertname",
+    "group_wait_seconds": 30, "group_interval_seconds": 300, "repeat_interval_seconds": 3600, "enabled": "on",
+    "reason": "because",
+}  # fmt: skip
+
+
+@write("POST /admin/observability/alertroute/add/", "alert_route.created")
+def _(world: World) -> Call:
+    return Call(body={**ALERT_ROUTE, "channel": "webhook"})
+
+
+@write("POST /admin/observability/alertroute/{id}/change/", "alert_route.changed")
+def _(world: World) -> Call:
+    return Call(id=AlertRouteFactory().pk, body=ALERT_ROUTE)
+
+
+@write("POST /admin/observability/alertroute/{id}/test/", "alert_route.tested")
+def _(world: World) -> Call:
+    return Call(id=AlertRouteFactory().pk, body=YES)
+
+
+@write("POST /admin/observability/alertroute/{id}/rotate_secret/", "alert_route.secret_rotated")
+def _(world: World) -> Call:
+    return Call(id=AlertRouteFactory().pk, body=YES)
+
+
+@write("POST /admin/observability/alertroute/{id}/remove/", "alert_route.removed")
+def _(world: World) -> Call:
+    return Call(id=AlertRouteFactory().pk, body=YES)
+
+
+@write("POST /admin/observability/notification/{id}/retry/", "notification.retried")
+def _(world: World) -> Call:
+    return Call(id=NotificationFactory(route_id=AlertRouteFactory().pk, state="FAILED").pk, body=YES)

@@ -38,6 +38,7 @@ from apps.kernels.models import (
     TagKey,
     TagType,
 )
+from apps.observability.models import AlertRoute
 from apps.training.models import Decision, RecoveryEvent, RunLease, Seed, SeedSlot, SeedTransition, TrainingRun
 from tests.contracts.audit_cases import CASES
 from tests.support import factories
@@ -133,6 +134,7 @@ MAKERS: dict[type[Model], Callable[[], Any]] = {
     Checkpoint: factories.CheckpointFactory,
     CheckpointPolicy: factories.CheckpointPolicyFactory,
     CheckpointJob: factories.CheckpointJobFactory,
+    AlertRoute: factories.AlertRouteFactory,
     TrainingRun: factories.RunFactory,
     RecoveryEvent: factories.RecoveryEventFactory,
     SeedSlot: factories.SlotFactory,
@@ -160,6 +162,7 @@ CHANGES: dict[type[Model], tuple[str, str]] = {
     Checkpoint: ("pinned", "NOT pinned"),
     CheckpointPolicy: ("keep_last", "keep_last + 1"),
     CheckpointJob: ("problem", "'forged'"),
+    AlertRoute: ("target", "'https://evil.example.org/'"),
     TrainingRun: ("name", "'renamed'"),
     RecoveryEvent: ("problem", "'forged'"),
     SeedSlot: ("locked", "NOT locked"),

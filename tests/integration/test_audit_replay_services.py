@@ -25,6 +25,7 @@ from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import CachePlanKind, Kernel, StorageTier, TagType
 from apps.morphogenesis.lifecycle import Gate, SeedState
 from apps.morphogenesis.protocols import Action, DecisionRecord, GraftOutcome, TransitionRecord
+from apps.observability.services import notifying, routes
 from apps.training import services as training
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
@@ -125,6 +126,17 @@ def keeping(run: TrainingRun) -> None:
     training.restore_run(run=run, checkpoint=newest, actor=SYSTEM)
 
 
+def routing() -> None:
+    """A route that changed and got another secret, beside one that came and went."""
+    hook = {"channel": "webhook", "target": "https://93.184.215.14/hook", "actor": SYSTEM}
+    route, _ = routes.create_route(name="ops", **hook)
+    route = routes.change_route(route=route, group_by=["host"], matchers=[], send_resolved=False, actor=SYSTEM)
+    routes.rotate_secret(route=route, actor=SYSTEM)
+    notifying.send_test(route=route, actor=SYSTEM)
+    other, _ = routes.create_route(name="unwanted", **hook)
+    routes.remove_route(route=other, actor=SYSTEM)
+
+
 def curation(kernel: Kernel) -> None:
     """Another kernel with a tag, a successor and an alias that moved on; then ``kernel`` is retired by a plan, brought
     back, quarantined, retired again and purged."""
@@ -159,6 +171,7 @@ def test_the_events_of_every_kind_of_asset_are_its_rows() -> None:
     kernel = library()
     keeping(growth(kernel))
     curation(kernel)
+    routing()
 
     unsealed = replay()
     audit.seal()

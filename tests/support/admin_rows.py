@@ -63,6 +63,8 @@ def make_rows() -> dict[str, Model]:
         CheckpointPolicy.objects.first() or factories.CheckpointPolicyFactory(),
         factories.PackFactory(),
         factories.RecoveryEventFactory(run=run, checkpoint=checkpoint),
+        factories.NotificationFactory(route_id=(route := factories.AlertRouteFactory()).pk, state="FAILED"),
+        route,
         run,
         seed.slot,
         seed,

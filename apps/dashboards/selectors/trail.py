@@ -16,6 +16,7 @@ from apps.blueprints.models import Blueprint, BlueprintVersion
 from apps.checkpoints.models import Checkpoint, CheckpointJob, CheckpointPolicy
 from apps.core.ids import parse_id
 from apps.kernels.models import CachePlan, Kernel, KernelAlias, RetentionPlan, RetentionPolicy
+from apps.observability.models import AlertRoute, Notification
 from apps.training.models import RecoveryEvent, Seed, TrainingRun
 
 PAGE_SIZE = 50
@@ -260,6 +261,16 @@ def _recoveries(ids: set[UUID]) -> Read:
         yield recovery.pk, Named(f"of {recovery.run.name}", page)
 
 
+def _alert_routes(ids: set[UUID]) -> Read:
+    for key, name in AlertRoute.objects.filter(pk__in=ids).values_list("pk", "name"):
+        yield key, Named(name, reverse("admin:observability_alertroute_change", args=[key]))
+
+
+def _notifications(ids: set[UUID]) -> Read:
+    for key, name in Notification.objects.filter(pk__in=ids).values_list("pk", "route_name"):
+        yield key, Named(f"over {name}", reverse("admin:observability_notification_change", args=[key]))
+
+
 def _run_names(ids: set[UUID]) -> dict[UUID, str]:
     return dict(TrainingRun.objects.filter(pk__in=ids).values_list("pk", "name"))
 
@@ -278,6 +289,8 @@ READERS = {
     "checkpoint_policy": _checkpoint_policies,
     "checkpoint_job": _checkpoint_jobs,
     "recovery": _recoveries,
+    "alert_route": _alert_routes,
+    "notification": _notifications,
 }
 
 
