@@ -1,12 +1,14 @@
 """Alerts as people and notifications look at them: which are open, which are muted and by what."""
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
 from apps.observability import matchers as matching
@@ -61,6 +63,24 @@ def silences(now: datetime | None = None) -> QuerySet[Silence]:
     """Those that hold at ``now``."""
     now = now or timezone.now()
     return Silence.objects.filter(starts_at__lte=now, ends_at__gt=now).order_by("id")
+
+
+def state_of(silence: Silence, now: datetime | None = None) -> str:
+    """ "pending", "active" or "over"."""
+    now = now or timezone.now()
+    if silence.ends_at <= now:
+        return "over"
+    return "active" if silence.starts_at <= now else "pending"
+
+
+def silences_in(rows: QuerySet[Silence], states: Iterable[str], now: datetime) -> QuerySet[Silence]:
+    """Those of ``rows`` that are in one of the states, as ``state_of`` names them."""
+    asked = {
+        "pending": Q(starts_at__gt=now),
+        "active": Q(starts_at__lte=now, ends_at__gt=now),
+        "over": Q(ends_at__lte=now, starts_at__lte=now),
+    }
+    return rows.filter(reduce(operator.or_, (asked[state] for state in states), Q(pk__in=[])))
 
 
 def open_alerts() -> QuerySet[Alert]:

@@ -258,6 +258,7 @@ def _check_inhibitors(rule: AlertRule) -> None:
     for place, each in enumerate(found):
         if fault := _inhibitor_fault(rule, each):
             raise Invalid(fault, pointer=f"/inhibited_by/{place}", code="invalid")
+    rule.inhibited_by = [{"rule": each["rule"], "equal": list(each["equal"])} for each in found]
 
 
 def _inhibitor_fault(rule: AlertRule, each: Any) -> str:
