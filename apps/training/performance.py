@@ -30,6 +30,8 @@ MOST_KERNELS = 20
 EPOCHS = 30
 LEAST_IMPROVEMENT = 0.01
 """Of the held-out loss, by its line through the last EPOCHS: a run that improves less is on a plateau."""
+UNKNOWN = "not in the library"
+"""The kernels that external runs bring along."""
 ENDS = (SeedState.FOSSILIZED, SeedState.CULLED, SeedState.CANCELLED, SeedState.ROLLED_BACK)
 RESULT = ("test_accuracy", "train_flops", "parameters", "parameters_start")
 
@@ -93,7 +95,9 @@ class Runs:
             epochs_to_fossilise=spread(epoch - began for _, epoch, began, _, _ in kept),
             seconds_to_fossilise=spread((at - born).total_seconds() for *_, at, born in kept),
             operators=_grouped((operator, None, target, seeds) for target, operator, _, _, seeds in rows),
-            kernels=_grouped((name, key, target, seeds) for target, _, key, name, seeds in rows)[:MOST_KERNELS],
+            kernels=_grouped((name or UNKNOWN, key, target, seeds) for target, _, key, name, seeds in rows)[
+                :MOST_KERNELS
+            ],
         )
 
     def plateaus(self) -> Sequence[Plateau]:

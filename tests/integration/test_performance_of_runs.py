@@ -196,6 +196,7 @@ def test_the_window_and_what_it_takes_are_told() -> None:
     lately("esper_database_bytes", [1e9 + 1e6 * n for n in range(40)])
     lately("esper_run_samples_per_second", [100.0, 300.0], run="1")
     lately("esper_run_samples_per_second", [400.0], run="2")
+    lately("esper_run_overhead_ratio", [0.02, 0.04], run="2")
     stats.count(TierName.L1, "misses", size=10)
 
     found = performance(hours=24)
@@ -206,6 +207,7 @@ def test_the_window_and_what_it_takes_are_told() -> None:
         ("esper_database_bytes", True),
     ]
     assert (found.samples_per_second.n, found.samples_per_second.value) == (2, 300.0)
+    assert (found.overhead.n, found.overhead.value) == (1, pytest.approx(0.03))
     assert [tier.name for tier in found.cache.tiers] == [str(name) for name in TierName]
     assert found.cache.problem == ""
 
@@ -228,4 +230,4 @@ def test_many_rows_take_as_many_queries_as_few() -> None:
             performance(hours=24)
         counts.append(len(queries))
 
-    assert counts[0] == counts[1] <= 22
+    assert counts[0] == counts[1] <= 26

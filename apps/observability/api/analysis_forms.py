@@ -217,6 +217,7 @@ class PlatformPerformanceSerializer(serializers.Serializer[Any]):
     since = serializers.DateTimeField()
     until = serializers.DateTimeField()
     samples_per_second = MeasuredSerializer(help_text="median over the runs that trained in the window")
+    overhead = MeasuredSerializer(help_text="likewise: time of growing per time of pure training")
     efficiency = EfficiencySerializer()
     adaptation = AdaptationSerializer()
     resources = MovingSeriesSerializer(many=True)

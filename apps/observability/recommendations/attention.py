@@ -47,7 +47,7 @@ def deliveries(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
                 Evidence(what="the newest problem", value=problems.get(row["route_id"]) or "no answer yet"),
             ),
             remedy="Send the route a test, and mend its target or its secret; then try the failed messages again.",
-            link="/alerts",
+            link="/alerts/routes",
         )
 
 
@@ -110,5 +110,5 @@ def noisy_detector(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
             ),
             remedy="If it is right as it is, leave the series out by a matcher of the rules of kind anomaly, or "
             "measure it more coarsely.",
-            link="/alerts",
+            link="/alerts/anomalies",
         )

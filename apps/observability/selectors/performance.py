@@ -8,6 +8,7 @@ from uuid import UUID
 import numpy as np
 from django.utils import timezone
 
+from apps.accounts.models import default_workspace_id
 from apps.core.errors import Unavailable
 from apps.kernels.cache import reporting
 from apps.kernels.cache.fleet import MINUTE, WINDOWS
@@ -15,6 +16,7 @@ from apps.kernels.cache.reporting import FLEET, Latency, Stored
 from apps.kernels.cache.segments import TierName
 from apps.kernels.cache.stats import Snapshot
 from apps.observability.intervals import Share, Spread, share, spread
+from apps.observability.models import Series
 from apps.observability.performance import Adaptation, Efficiency, source
 from apps.observability.selectors.trends import MOST_SERIES, SeriesTrend, trends
 from apps.observability.store import reading
@@ -30,7 +32,7 @@ RESOURCES = (
     "esper_queue_messages",
     "esper_queue_oldest_age_seconds",
 )
-THROUGHPUT = "esper_run_samples_per_second"
+THROUGHPUT, OVERHEAD = "esper_run_samples_per_second", "esper_run_overhead_ratio"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,8 @@ class Performance:
     until: datetime
     samples_per_second: Spread
     """Over the runs that trained in the window: each counts with its mean."""
+    overhead: Spread
+    """Likewise: time of growing per time of pure training."""
     efficiency: Efficiency
     adaptation: Adaptation
     resources: Sequence[SeriesTrend]
@@ -89,7 +93,8 @@ def performance(*, hours: int, workspace_id: UUID | None = None) -> Performance:
     return Performance(
         since=since,
         until=until,
-        samples_per_second=_throughput(since, until, workspace_id),
+        samples_per_second=_over_runs(THROUGHPUT, since, until, workspace_id),
+        overhead=_over_runs(OVERHEAD, since, until, workspace_id),
         efficiency=source().efficiency(since, until),
         adaptation=source().adaptation(since, until),
         resources=sorted(shown, key=lambda found: (order[found.series.name], found.series.id)),
@@ -131,10 +136,10 @@ def _tier(counted: Snapshot, name: TierName) -> CacheTier:
     )
 
 
-def _throughput(since: datetime, until: datetime, workspace_id: UUID | None) -> Spread:
+def _over_runs(name: str, since: datetime, until: datetime, workspace_id: UUID | None) -> Spread:
     """Of the newest runs that told of it."""
-    known = reading.series(THROUGHPUT, limit=1_000, workspace_id=workspace_id)
-    ids = sorted((found.id for found in known), reverse=True)[:MOST_SERIES]
+    series = Series.objects.filter(workspace=workspace_id or default_workspace_id(), name=name)
+    ids = list(series.order_by("-pk").values_list("pk", flat=True)[:MOST_SERIES])
     if not ids:
         return spread([])
     curves = reading.query(ids=ids, start=since, end=until, points=60, limit=MOST_SERIES, workspace_id=workspace_id)
