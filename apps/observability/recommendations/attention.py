@@ -10,6 +10,7 @@ from apps.observability.lifecycle import AlertState, NotificationState
 from apps.observability.models import Alert, Anomaly, Notification, Severity
 from apps.observability.recommendations.contracts import Evidence, Recommendation, Rule, duration, measured, percent
 from apps.observability.recommendations.facts import Facts
+from apps.observability.selectors.alerts import muted_ids
 
 MOST = 20
 
@@ -52,13 +53,15 @@ def deliveries(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
 
 
 def unacknowledged(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
-    """Alerts that have been firing for long, and nobody has said that they look after them. One query."""
+    """Alerts that have been firing for long, and nobody has said that they look after them. Not what a silence or a worse
+    alert mutes: somebody knows. Five queries."""
     before = facts.now - timedelta(hours=rule.limits["hours"])
     firing = Alert.objects.filter(state=AlertState.FIRING, acknowledged_at=None, fired_at__lt=before)
     if facts.workspace_id:
         firing = firing.filter(workspace=facts.workspace_id)
     rows = (
         firing.exclude(severity=Severity.INFO)
+        .exclude(pk__in=muted_ids())
         .order_by()
         .values("rule_name", "severity")
         .annotate(alerts=Count("pk"), oldest=Min("fired_at"))
