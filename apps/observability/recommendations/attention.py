@@ -53,8 +53,8 @@ def deliveries(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
 
 
 def unacknowledged(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
-    """Alerts that have been firing for long, and nobody has said that they look after them. Not what a silence or a worse
-    alert mutes: somebody knows. Five queries."""
+    """Alerts that have been firing for long, and nobody has said that they look after them. What a silence or a worse
+    alert mutes is known to somebody. Five queries."""
     before = facts.now - timedelta(hours=rule.limits["hours"])
     firing = Alert.objects.filter(state=AlertState.FIRING, acknowledged_at=None, fired_at__lt=before)
     if facts.workspace_id:
