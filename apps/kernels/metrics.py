@@ -15,6 +15,7 @@ from apps.kernels.models import Kernel, RetentionPlan, StorageTier
 
 QUANTILES = (0.5, 0.95, 0.99)
 WINDOW = timedelta(hours=24)
+UNJUDGED = frozenset({KernelState.REGISTERED, KernelState.UPLOADED, KernelState.COMPILED, KernelState.BENCHMARKING})
 
 _LATENCY = """
 SELECT pipeline, count(compile_ms), sum(compile_ms),
@@ -48,26 +49,26 @@ def outcomes() -> Iterable[Metric]:
         "Kernels registered in the last 24 hours by pipeline and state.",
         labels=["pipeline", "state"],
     )
-    judged = dict.fromkeys((KernelState.VALIDATED, KernelState.REJECTED), 0)
+    judged = rejected = 0
     for pipeline, state, kernels in recent.values_list("pipeline", "state").annotate(kernels=Count("pk")):
         gauge.add_metric([pipeline, state], kernels)
-        if state in judged:
-            judged[state] += kernels
+        judged += kernels * (state not in UNJUDGED)
+        rejected += kernels * (state == KernelState.REJECTED)
     yield gauge
     failures = GaugeMetricFamily(
         "esper_kernel_compile_failure_ratio",
         "Share of the kernels registered in the last 24 hours and judged that was rejected.",
     )
-    if sum(judged.values()):
-        failures.add_metric([], judged[KernelState.REJECTED] / sum(judged.values()))
+    if judged:
+        failures.add_metric([], rejected / judged)
     yield failures
     rejections = GaugeMetricFamily(
         "esper_kernel_rejections",
         "Kernels registered in the last 24 hours that were rejected, by the stage that failed.",
         labels=["stage"],
     )
-    rejected = recent.filter(state=KernelState.REJECTED).values_list("report__rejected_at")
-    for stage, kernels in rejected.annotate(kernels=Count("pk")):
+    stages = recent.filter(state=KernelState.REJECTED).values_list("report__rejected_at")
+    for stage, kernels in stages.annotate(kernels=Count("pk")):
         rejections.add_metric([stage or "unknown"], kernels)
     yield rejections
 

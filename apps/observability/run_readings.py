@@ -30,7 +30,7 @@ DROPPED = Counter("esper_recorder_dropped", METRICS["esper_recorder_dropped_tota
 class RunReadings:
     """The recorder of one run in the process that trains it."""
 
-    def __init__(self, run_id: UUID, workspace_id: UUID) -> None:
+    def __init__(self, run_id: UUID, workspace_id: UUID | None) -> None:
         self._run_id = run_id
         self._workspace_id = workspace_id
         self._recorder = Recorder(self._store, on_dropped=DROPPED.inc)

@@ -25,17 +25,9 @@ from apps.observability.collectors import cache, database, gpu, hosts, servers
 from apps.observability.collectors.families import family
 from apps.observability.models import Sample, Series
 from apps.observability.services import collecting
+from tests.support.families import told
 
 pytestmark = pytest.mark.django_db
-
-
-def told(families: Iterable[Metric]) -> dict[str, float]:
-    """Each sample as `/metrics` shows it -> its value."""
-    return {
-        sample.name + "".join(f"{{{name}={value}}}" for name, value in sorted(sample.labels.items())): sample.value
-        for family in families
-        for sample in family.samples
-    }
 
 
 class TestHosts:
