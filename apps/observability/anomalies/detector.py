@@ -21,8 +21,9 @@ LEAST_EXCESS = 0.05
 RARE = 2.0
 RAREST = 3.2
 """-log10 of the probability at which a component begins to contribute, and at which it is at its cap."""
-DAMPED = 0.49
-"""By what scores are multiplied after an alarm, so that an anomaly is one alarm."""
+DAMPED = 0.3
+"""By what scores are multiplied right after an alarm; it rises to 1 over the refractory period. So an anomaly is one
+alarm, but what is much odder than it must be is told of soon."""
 DEFAULT_PROBATION = 120
 LEAST_MEMORY = 200
 """It remembers twenty times its probation, or of this if that is more."""
@@ -54,18 +55,18 @@ class StreamDetector:
 
     Args:
         probation: how many values it only learns from, and scores 0; None: 120.
-        refractory: how many values after an alarm raise no other; None: a third of the probation, 200 if that is
-            not given either.
+        refractory: for how many values after an alarm others are held back; None: half of the probation, 200 if that
+            is not given either.
     """
 
     def __init__(self, probation: int | None = None, *, refractory: int | None = None) -> None:
         if refractory is None:
-            refractory = DEFAULT_REFRACTORY if probation is None else max(1, probation // 3)
+            refractory = DEFAULT_REFRACTORY if probation is None else max(1, probation // 2)
         self.probation = max(1, DEFAULT_PROBATION if probation is None else int(probation))
-        self.refractory = refractory
+        self.refractory = max(0, int(refractory))
         self.seen = 0
         self.quiet = 0
-        """Values until the next alarm may be raised."""
+        """Values until the refractory period is over."""
         memory = 20 * max(self.probation, LEAST_MEMORY)
         self.level = Level(1 / memory)
         self.range = Range(1 / (3 * memory))
@@ -105,12 +106,16 @@ class StreamDetector:
         score = min(1.0, math.fsum(parts.values()))
         self._told = (value, parts, expected)
         self.odd = score >= THRESHOLD
+        self.score = self._damped(score)
+        return self.score
+
+    def _damped(self, score: float) -> float:
+        """``score`` after an alarm: less at first, and as it is once the refractory period is over."""
         if self.quiet:
+            score *= 1 - (1 - DAMPED) * self.quiet / self.refractory
             self.quiet -= 1
-            score *= DAMPED
-        elif self.odd:
+        if score >= THRESHOLD:
             self.quiet = self.refractory
-        self.score = score
         return score
 
     def _raws(self, at: float, value: float) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
@@ -189,6 +194,7 @@ class StreamDetector:
             "refractory": self.refractory,
             "seen": self.seen,
             "quiet": self.quiet,
+            "odd": self.odd,
             "surprise": self.surprise,
             "drift": self.drift,
             "first_at": self.first_at,
@@ -213,7 +219,7 @@ class StreamDetector:
             if state["version"] != VERSION:
                 raise ValueError(f"a state of version {state['version']!r}; this is {VERSION}")
             found = cls(int(state["probation"]), refractory=int(state["refractory"]))
-            found.seen, found.quiet = int(state["seen"]), int(state["quiet"])
+            found.seen, found.quiet, found.odd = int(state["seen"]), int(state["quiet"]), bool(state["odd"])
             for name in ("surprise", "drift", "first_at", "last_at"):
                 setattr(found, name, float(state[name]))
             found.level = Level.from_state(state["level"])

@@ -137,11 +137,12 @@ def _look(series: Series, samples: Sequence[tuple[datetime, float]], found: Foun
     detector = _detector(series)
     newest: Anomaly | None = None
     for at, value in samples:
+        was_odd = detector.odd
         score = detector.update(at.timestamp(), value)
         if not detector.odd:
             continue
         found.odd.append((series.pk, at))
-        if score >= THRESHOLD:
+        if score >= THRESHOLD and not was_odd:
             newest = _anomaly(series, at, value, detector)
             found.anomalies.append(newest)
         elif newest:
