@@ -166,7 +166,7 @@ class Anomaly(models.Model):
     run_id = models.UUIDField(null=True, editable=False)
     at = models.DateTimeField(editable=False)
     until = models.DateTimeField(editable=False)
-    """The last sample that was as odd without a break."""
+    """The last odd sample before a new anomaly was listened for."""
     value = models.FloatField(editable=False)
     score = models.FloatField(editable=False)
     """0 to 1; ``anomalies.THRESHOLD`` and above is an anomaly."""
