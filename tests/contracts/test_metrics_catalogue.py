@@ -19,6 +19,7 @@ from apps.core.actors import SYSTEM
 from apps.core.health import EveryCollector
 from apps.core.registry import registry
 from apps.observability.catalogue import COUNTER, METRICS, RECORDED, MetricSpec, known
+from apps.observability.services.evaluating import evaluate
 from esper_site.embedded.home import REPOSITORY
 from tests.support.audit import own_home, sealed
 
@@ -65,17 +66,18 @@ def differences(families: list[Metric]) -> Iterator[str]:
 
 
 @pytest.fixture
-def trail(db: None, home: Path) -> None:
-    """A trail that was sealed and verified: its metrics are told from then on."""
+def lived_in(db: None, home: Path) -> None:
+    """A platform that has sealed, verified and evaluated once: what that came to is told from then on."""
     sealed(1)
     verify_trail(actor=SYSTEM)
+    evaluate()
 
 
-def test_what_is_told_is_what_the_catalogue_says(trail: None) -> None:
+def test_what_is_told_is_what_the_catalogue_says(lived_in: None) -> None:
     assert list(differences(list(EveryCollector().collect()))) == []
 
 
-def test_an_unknown_family_and_a_wrong_label_are_found(trail: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_family_and_a_wrong_label_are_found(lived_in: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def planted() -> Iterator[Metric]:
         yield GaugeMetricFamily("esper_planted", "Planted.")
         yield GaugeMetricFamily("esper_runs", "Training runs by state.", labels=["status"])
