@@ -59,16 +59,21 @@ from apps.kernels.models import (
 from apps.morphogenesis.lifecycle import SeedState
 from apps.morphogenesis.protocols import Action, Command, DecisionRecord, GraftOutcome, TransitionRecord
 from apps.morphogenesis.settings import RunSettings
-from apps.observability.services import delivering, notifying, routes
+from apps.observability.models import Alert, AlertRule
+from apps.observability.selectors.observing import Judged, Sighting, judge
+from apps.observability.services import alerts, delivering, evaluating, notifying, routes, rules, silences
 from apps.training import services as training
 from apps.training.lifecycle import RunState
 from apps.training.models import RecoveryCause, RunKind, RunLease, TrainingRun
 from apps.training.services import uploads as run_uploads
 from apps.training.services.recovery import end_recovery
+from tests.support.alerting import measure
 from tests.support.checkpoints import save
 from tests.support.factories import (
     PASSWORD,
+    AlertFactory,
     AlertRouteFactory,
+    AlertRuleFactory,
     BlueprintFactory,
     BlueprintVersionFactory,
     CheckpointFactory,
@@ -79,6 +84,7 @@ from tests.support.factories import (
     RecoveryEventFactory,
     RunFactory,
     SeedFactory,
+    SilenceFactory,
     SlotFactory,
     TokenFactory,
     UserFactory,
@@ -158,6 +164,8 @@ EXEMPT = {
     "observability.scan": "anomalies are what a detector computes from samples; they lead nowhere by themselves",
     "observability.roll_up": "averages and packed samples say what the samples said",
     "observability.deliver": "claims, then sends, then tells: in this order (tests/integration/test_alert_delivery.py)",
+    "observability.build_rule": "checks, writes nothing",
+    "observability.database_now": "reads",
     "observability.notify": "notifications are their own log; the alerts that they tell of have their events",
 }
 
@@ -782,6 +790,119 @@ def _(actor: Actor) -> Arranged:
 def _(actor: Actor) -> Arranged:
     policy = CheckpointPolicyFactory()
     return lambda: policies.remove_policy(policy=policy, actor=actor), policy
+
+
+# --- observability: rules, alerts, silences
+
+
+def busy_host() -> AlertRule:
+    """A rule that a stored sample meets."""
+    measure(0.97, host="mill")
+    rule: AlertRule = AlertRuleFactory()
+    return rule
+
+
+def sighting_of(rule: AlertRule) -> Sighting:
+    (judged,) = judge([rule], timezone.now())
+    return judged.sightings[0]
+
+
+OF_MILL = [{"label": "host", "op": "=", "value": "mill"}]
+NEW_RULE = {"name": "Busy", "metric": "esper_host_cpu_ratio", "kind": "non_finite", "parameters": {}}
+
+
+@case("observability.create_rule", "alert_rule.created")
+def _(actor: Actor) -> Arranged:
+    return lambda: rules.create_rule(**NEW_RULE, actor=actor), lambda rule: rule
+
+
+@case("observability.change_rule", "alert_rule.changed")
+def _(actor: Actor) -> Arranged:
+    """What it fires is resolved with it."""
+    rule = AlertRuleFactory()
+    AlertFactory(rule_id=rule.pk)
+    return lambda: rules.change_rule(rule=rule, enabled=False, actor=actor), rule
+
+
+@case("observability.remove_rule", "alert_rule.removed")
+def _(actor: Actor) -> Arranged:
+    rule = AlertRuleFactory()
+    return lambda: rules.remove_rule(rule=rule, actor=actor), rule
+
+
+@case("observability.reset_rule", "alert_rule.changed")
+def _(actor: Actor) -> Arranged:
+    rule = AlertRuleFactory(shipped="disk-nearly-full")
+    return lambda: rules.reset_rule(rule=rule, actor=actor), rule
+
+
+@case("observability.install_shipped", "alert_rule.created")
+def _(actor: Actor) -> Arranged:
+    return lambda: rules.install_shipped(actor=actor), lambda installed: installed[-1]
+
+
+@case("observability.evaluate", "alert.fired", by="system")
+def _(actor: Actor) -> Arranged:
+    busy_host()
+    return evaluating.evaluate, lambda _: Alert.objects.get()
+
+
+@case("observability.apply", "alert.fired", by="system")
+def _(actor: Actor) -> Arranged:
+    rule = busy_host()
+    judged = Judged(rule=rule, sightings=[sighting_of(rule)])
+    return lambda: evaluating.apply(judged=judged, now=timezone.now()), lambda _: Alert.objects.get()
+
+
+@case("observability.begin", "alert.fired", by="system")
+def _(actor: Actor) -> Arranged:
+    rule = busy_host()
+    sighting = sighting_of(rule)
+    return lambda: alerts.begin(rule=rule, sighting=sighting, now=timezone.now()), lambda alert: alert
+
+
+@case("observability.fire", "alert.fired", by="system")
+def _(actor: Actor) -> Arranged:
+    rule = busy_host()
+    verdict = sighting_of(rule).verdict
+    alert = AlertFactory(state="PENDING", rule_id=rule.pk)
+    return lambda: alerts.fire(alert=alert, rule=rule, verdict=verdict, now=timezone.now()), alert
+
+
+@case("observability.resolve", "alert.resolved")
+def _(actor: Actor) -> Arranged:
+    alert = AlertFactory()
+    return lambda: alerts.resolve(alert=alert, because="over", now=timezone.now(), actor=actor), alert
+
+
+@case("observability.resolve_all", "alert.resolved")
+def _(actor: Actor) -> Arranged:
+    alert = AlertFactory()
+    return lambda: alerts.resolve_all(alerts=[alert], because="over", now=timezone.now(), actor=actor), alert
+
+
+@case("observability.acknowledge", "alert.acknowledged")
+def _(actor: Actor) -> Arranged:
+    alert = AlertFactory()
+    return lambda: alerts.acknowledge(alert=alert, note="it is the fan", actor=actor), alert
+
+
+@case("observability.create_silence", "silence.created")
+def _(actor: Actor) -> Arranged:
+    settings = {"matchers": OF_MILL, "duration": timedelta(hours=1), "comment": "new disk"}
+    return lambda: silences.create_silence(**settings, actor=actor), lambda silence: silence
+
+
+@case("observability.silence_alert", "silence.created")
+def _(actor: Actor) -> Arranged:
+    settings = {"alert": AlertFactory(), "duration": timedelta(hours=1), "comment": "new disk"}
+    return lambda: silences.silence_alert(**settings, actor=actor), lambda silence: silence
+
+
+@case("observability.end_silence", "silence.ended")
+def _(actor: Actor) -> Arranged:
+    silence = SilenceFactory()
+    return lambda: silences.end_silence(silence=silence, actor=actor), silence
 
 
 # --- observability: routes

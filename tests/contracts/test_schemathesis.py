@@ -28,7 +28,9 @@ from apps.kernels.lifecycle import KernelState
 from tests.contracts.audit_cases import ONE_NUMBER, begun_upload, cache_plan, declared_tag, retention_plan
 from tests.support.checkpoints import save
 from tests.support.factories import (
+    AlertFactory,
     AlertRouteFactory,
+    AlertRuleFactory,
     AuditEventFactory,
     BlueprintVersionFactory,
     CheckpointFactory,
@@ -41,6 +43,7 @@ from tests.support.factories import (
     RecoveryEventFactory,
     RunFactory,
     SeedFactory,
+    SilenceFactory,
     TokenFactory,
     UserFactory,
 )
@@ -83,6 +86,9 @@ class World:
             "cache": cache_plan(SYSTEM).pk,
             "blueprints": self.version.blueprint_id,
             "checkpoint-policies": CheckpointPolicyFactory().pk,
+            "alerts": AlertFactory().pk,
+            "alert-rules": AlertRuleFactory(shipped="loss-spike").pk,
+            "silences": SilenceFactory().pk,
             "alert-routes": AlertRouteFactory().pk,
             "notifications": NotificationFactory(state="FAILED").pk,
             "recoveries": RecoveryEventFactory().pk,

@@ -42,7 +42,9 @@ from tests.contracts.audit_cases import (
 )
 from tests.support.factories import (
     PASSWORD,
+    AlertFactory,
     AlertRouteFactory,
+    AlertRuleFactory,
     BlueprintFactory,
     BlueprintVersionFactory,
     CheckpointFactory,
@@ -52,6 +54,7 @@ from tests.support.factories import (
     KernelFactory,
     NotificationFactory,
     RunFactory,
+    SilenceFactory,
     TokenFactory,
     UserFactory,
     residual_spec,
@@ -88,6 +91,7 @@ class Write:
 WRITES: dict[str, Write] = {}
 
 EXEMPT = {
+    "POST /api/v1/alert-rules/preview": "reads: a rule is too large for an URL",
     "POST /api/v1/kernels/search": "reads: its filter is too large for an URL",
     "POST /api/v1/metrics/samples": "samples are measurements, and their own record",
     "POST /api/v1/runs/{id}/checkpoints/uploads": "stages what no row knows of until its commit",
@@ -417,6 +421,50 @@ def _(world: World) -> Call:
 @write("DELETE /api/v1/checkpoint-policies/{id}", "checkpoint_policy.removed")
 def _(world: World) -> Call:
     return Call(id=CheckpointPolicyFactory().pk, needs_etag=True)
+
+
+OF_MILL = [{"label": "host", "op": "=", "value": "mill"}]
+NEW_RULE = {"name": "Busy", "kind": "threshold", "metric": "load", "parameters": {"op": ">", "value": 8}}
+
+
+@write("POST /api/v1/alerts/{id}/acknowledge", "alert.acknowledged")
+def _(world: World) -> Call:
+    return Call(id=AlertFactory().pk, body={"note": "it is the fan"})
+
+
+@write("POST /api/v1/alerts/{id}/silence", "silence.created")
+def _(world: World) -> Call:
+    return Call(id=AlertFactory().pk, body={"hours": 1, "comment": "new disk"})
+
+
+@write("POST /api/v1/alert-rules", "alert_rule.created")
+def _(world: World) -> Call:
+    return Call(body={**NEW_RULE, "reason": "mill is slow"})
+
+
+@write("PATCH /api/v1/alert-rules/{id}", "alert_rule.changed")
+def _(world: World) -> Call:
+    return Call(id=AlertRuleFactory().pk, body={"enabled": False}, needs_etag=True)
+
+
+@write("DELETE /api/v1/alert-rules/{id}", "alert_rule.removed")
+def _(world: World) -> Call:
+    return Call(id=AlertRuleFactory().pk, needs_etag=True)
+
+
+@write("POST /api/v1/alert-rules/{id}/reset", "alert_rule.changed")
+def _(world: World) -> Call:
+    return Call(id=AlertRuleFactory(shipped="disk-nearly-full").pk)
+
+
+@write("POST /api/v1/silences", "silence.created")
+def _(world: World) -> Call:
+    return Call(body={"matchers": OF_MILL, "duration_seconds": 600, "comment": "new disk"})
+
+
+@write("POST /api/v1/silences/{id}/end", "silence.ended")
+def _(world: World) -> Call:
+    return Call(id=SilenceFactory().pk)
 
 
 @write("POST /api/v1/alert-routes", "alert_route.created")
@@ -890,6 +938,63 @@ def _(world: World) -> Call:
 @write("POST /admin/checkpoints/checkpointpolicy/{id}/remove/", "checkpoint_policy.removed")
 def _(world: World) -> Call:
     return Call(id=CheckpointPolicyFactory().pk, body=YES)
+
+
+@write("POST /admin/observability/alert/{id}/acknowledge/", "alert.acknowledged")
+def _(world: World) -> Call:
+    return Call(id=AlertFactory().pk, body=YES)
+
+
+@write("POST /admin/observability/alert/{id}/silence/", "silence.created")
+def _(world: World) -> Call:
+    return Call(id=AlertFactory().pk, body={**YES, "hours": 2})
+
+
+ALERT_RULE = {
+    "name": "Busy", "description": "", "severity": "warning", "enabled": "on", "kind": "threshold", "metric": "load",
+    "matchers": "", "parameters": '{"op": ">", "value": 8}', "for_seconds": 60, "keep_firing_seconds": 0,
+    "summary": "", "remedy": "", "labels": "", "inhibited_by": "", "reason": "because",
+}  # fmt: skip
+
+
+@write("POST /admin/observability/alertrule/add/", "alert_rule.created")
+def _(world: World) -> Call:
+    return Call(body=ALERT_RULE)
+
+
+@write("POST /admin/observability/alertrule/{id}/change/", "alert_rule.changed")
+def _(world: World) -> Call:
+    return Call(id=AlertRuleFactory().pk, body=ALERT_RULE)
+
+
+@write("POST /admin/observability/alertrule/{id}/enable/", "alert_rule.changed")
+def _(world: World) -> Call:
+    return Call(id=AlertRuleFactory(enabled=False).pk, body=YES)
+
+
+@write("POST /admin/observability/alertrule/{id}/disable/", "alert_rule.changed")
+def _(world: World) -> Call:
+    return Call(id=AlertRuleFactory().pk, body=YES)
+
+
+@write("POST /admin/observability/alertrule/{id}/reset/", "alert_rule.changed")
+def _(world: World) -> Call:
+    return Call(id=AlertRuleFactory(shipped="disk-nearly-full").pk, body=YES)
+
+
+@write("POST /admin/observability/alertrule/{id}/remove/", "alert_rule.removed")
+def _(world: World) -> Call:
+    return Call(id=AlertRuleFactory().pk, body=YES)
+
+
+@write("POST /admin/observability/silence/add/", "silence.created")
+def _(world: World) -> Call:
+    return Call(body={"matchers": json.dumps(OF_MILL), "hours": 2, "comment": "new disk"})
+
+
+@write("POST /admin/observability/silence/{id}/end/", "silence.ended")
+def _(world: World) -> Call:
+    return Call(id=SilenceFactory().pk, body=YES)
 
 
 ALERT_ROUTE = {

@@ -38,7 +38,7 @@ from apps.kernels.models import (
     TagKey,
     TagType,
 )
-from apps.observability.models import AlertRoute
+from apps.observability.models import Alert, AlertRoute, AlertRule, Silence
 from apps.training.models import Decision, RecoveryEvent, RunLease, Seed, SeedSlot, SeedTransition, TrainingRun
 from tests.contracts.audit_cases import CASES
 from tests.support import factories
@@ -134,7 +134,10 @@ MAKERS: dict[type[Model], Callable[[], Any]] = {
     Checkpoint: factories.CheckpointFactory,
     CheckpointPolicy: factories.CheckpointPolicyFactory,
     CheckpointJob: factories.CheckpointJobFactory,
+    Alert: factories.AlertFactory,
     AlertRoute: factories.AlertRouteFactory,
+    AlertRule: factories.AlertRuleFactory,
+    Silence: factories.SilenceFactory,
     TrainingRun: factories.RunFactory,
     RecoveryEvent: factories.RecoveryEventFactory,
     SeedSlot: factories.SlotFactory,
@@ -162,6 +165,9 @@ CHANGES: dict[type[Model], tuple[str, str]] = {
     Checkpoint: ("pinned", "NOT pinned"),
     CheckpointPolicy: ("keep_last", "keep_last + 1"),
     CheckpointJob: ("problem", "'forged'"),
+    Alert: ("note", "'forged'"),
+    AlertRule: ("enabled", "NOT enabled"),
+    Silence: ("ends_at", "ends_at + interval '1 day'"),
     AlertRoute: ("target", "'https://evil.example.org/'"),
     TrainingRun: ("name", "'renamed'"),
     RecoveryEvent: ("problem", "'forged'"),

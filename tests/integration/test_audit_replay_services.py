@@ -25,10 +25,12 @@ from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import CachePlanKind, Kernel, StorageTier, TagType
 from apps.morphogenesis.lifecycle import Gate, SeedState
 from apps.morphogenesis.protocols import Action, DecisionRecord, GraftOutcome, TransitionRecord
-from apps.observability.services import notifying, routes
+from apps.observability.models import Alert
+from apps.observability.services import alerts, evaluating, notifying, routes, rules, silences
 from apps.training import services as training
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
+from tests.support.alerting import CPU, measure
 from tests.support.audit import own_home
 from tests.support.checkpoints import checkpoint_folder, save
 from tests.support.factories import residual_spec
@@ -137,6 +139,25 @@ def routing() -> None:
     routes.remove_route(route=other, actor=SYSTEM)
 
 
+def alerting() -> None:
+    """Rules that came with the platform, one of which was changed and reset; one that fired, was acknowledged, silenced
+    and changed; and one that came and went."""
+    shipped = rules.install_shipped(actor=SYSTEM)[0]
+    shipped = rules.change_rule(rule=shipped, enabled=False, labels={"team": "ml"}, actor=SYSTEM)
+    rules.reset_rule(rule=shipped, actor=SYSTEM)
+    measure(0.97, host="mill")
+    limit = {"op": ">", "value": 0.1 + 0.2}
+    rule = rules.create_rule(name="Busy", kind="threshold", metric=CPU, parameters=limit, actor=SYSTEM)
+    evaluating.evaluate()
+    alert = Alert.objects.get(rule_id=rule.pk)
+    alerts.acknowledge(alert=alert, note="it is the fan", actor=SYSTEM)
+    silence = silences.silence_alert(alert=alert, duration=timedelta(hours=1), comment="new fan", actor=SYSTEM)
+    silences.end_silence(silence=silence, actor=SYSTEM)
+    rules.change_rule(rule=rule, parameters={"op": ">", "value": 1e16}, for_seconds=60, actor=SYSTEM)
+    unwanted = rules.create_rule(name="Other", kind="plateau", metric=CPU, parameters={}, actor=SYSTEM)
+    rules.remove_rule(rule=unwanted, actor=SYSTEM)
+
+
 def curation(kernel: Kernel) -> None:
     """Another kernel with a tag, a successor and an alias that moved on; then ``kernel`` is retired by a plan, brought
     back, quarantined, retired again and purged."""
@@ -172,6 +193,7 @@ def test_the_events_of_every_kind_of_asset_are_its_rows() -> None:
     keeping(growth(kernel))
     curation(kernel)
     routing()
+    alerting()
 
     unsealed = replay()
     audit.seal()

@@ -16,7 +16,7 @@ from apps.blueprints.models import Blueprint, BlueprintVersion
 from apps.checkpoints.models import Checkpoint, CheckpointJob, CheckpointPolicy
 from apps.core.ids import parse_id
 from apps.kernels.models import CachePlan, Kernel, KernelAlias, RetentionPlan, RetentionPolicy
-from apps.observability.models import AlertRoute, Notification
+from apps.observability.models import Alert, AlertRoute, AlertRule, Notification, Silence
 from apps.training.models import RecoveryEvent, Seed, TrainingRun
 
 PAGE_SIZE = 50
@@ -261,6 +261,21 @@ def _recoveries(ids: set[UUID]) -> Read:
         yield recovery.pk, Named(f"of {recovery.run.name}", page)
 
 
+def _alerts(ids: set[UUID]) -> Read:
+    for key, summary in Alert.objects.filter(pk__in=ids).values_list("pk", "summary"):
+        yield key, Named(summary, reverse("dashboards:alert", args=[key]))
+
+
+def _alert_rules(ids: set[UUID]) -> Read:
+    for key, name in AlertRule.objects.filter(pk__in=ids).values_list("pk", "name"):
+        yield key, Named(name, reverse("admin:observability_alertrule_change", args=[key]))
+
+
+def _silences(ids: set[UUID]) -> Read:
+    for key, comment in Silence.objects.filter(pk__in=ids).values_list("pk", "comment"):
+        yield key, Named(comment, reverse("admin:observability_silence_change", args=[key]))
+
+
 def _alert_routes(ids: set[UUID]) -> Read:
     for key, name in AlertRoute.objects.filter(pk__in=ids).values_list("pk", "name"):
         yield key, Named(name, reverse("admin:observability_alertroute_change", args=[key]))
@@ -289,6 +304,9 @@ READERS = {
     "checkpoint_policy": _checkpoint_policies,
     "checkpoint_job": _checkpoint_jobs,
     "recovery": _recoveries,
+    "alert": _alerts,
+    "alert_rule": _alert_rules,
+    "silence": _silences,
     "alert_route": _alert_routes,
     "notification": _notifications,
 }
