@@ -65,7 +65,7 @@ class RouteChangeForm(ReasonedForm):
 
 
 class RouteForm(RouteChangeForm):
-    secret = forms.CharField(
+    secret: Any = forms.CharField(
         required=False,
         widget=UnfoldAdminTextInputWidget,
         help_text="What webhooks are signed with. Empty: one is made, and shown once.",

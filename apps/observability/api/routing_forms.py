@@ -28,7 +28,9 @@ class AlertRouteChange(Reason):
 
     name = Text(max_length=80, required=False)
     target = Text(max_length=4000, required=False, help_text=TARGET_HELP)
-    matchers = LabelMatcher(many=True, required=False, max_length=MOST, help_text="empty: every alert")
+    matchers = serializers.ListField(
+        child=LabelMatcher(), required=False, max_length=MOST, help_text="empty: every alert"
+    )
     group_by = serializers.ListField(
         child=Text(max_length=60),
         required=False,

@@ -152,7 +152,7 @@ class _Pinned(http.client.HTTPConnection):
             self.connected.settimeout(_left(self.deadline))
             context = self.context or _trusting_the_system()
             self.connected = context.wrap_socket(self.connected, server_hostname=self.target.host)
-        self.sock = _Bounded(self.connected, self.deadline)  # type: ignore[assignment]
+        self.sock = _Bounded(self.connected, self.deadline)
 
     def finish(self) -> None:
         if self.connected is not None:

@@ -198,4 +198,4 @@ def _database_now() -> datetime:
     with connection.cursor() as cursor:
         cursor.execute("SELECT statement_timestamp()")
         (now,) = cursor.fetchone()
-    return now  # type: ignore[no-any-return]
+    return now

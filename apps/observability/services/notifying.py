@@ -48,8 +48,8 @@ def notify(now: datetime) -> int:
 
     Of two at the same time the second waits for the first, and finds its messages.
     """
-    routes = AlertRoute.objects.select_for_update(of=("self",), no_key=True).filter(enabled=True).order_by("pk")
-    if not (listening := list(routes)):
+    held = AlertRoute.objects.select_for_update(of=("self",), no_key=True).select_related("workspace")
+    if not (listening := list(held.filter(enabled=True).order_by("pk"))):
         return 0
     firing = list(Alert.objects.filter(state=AlertState.FIRING).order_by("pk"))
     muted = mutings(firing, now)
@@ -148,7 +148,7 @@ def _notification(route: AlertRoute, key: str, group: Group, message: Message, n
 def _row(route: AlertRoute, key: str, told: payloads.Payload, now: datetime) -> Notification:
     return Notification(
         id=new_id(),
-        workspace_id=route.workspace_id,
+        workspace=route.workspace,
         route_id=route.pk,
         route_name=route.name,
         channel=route.channel,

@@ -219,7 +219,7 @@ def _check_target(route: AlertRoute) -> None:
 
 
 def _check_name(route: AlertRoute) -> None:
-    others = AlertRoute.objects.filter(workspace_id=route.workspace_id, name=route.name).exclude(pk=route.pk)
+    others = AlertRoute.objects.filter(workspace=route.workspace, name=route.name).exclude(pk=route.pk)
     if others.exists():
         raise Conflict(TAKEN, pointer="/name", code="duplicate")
 
