@@ -61,10 +61,31 @@ CHARTS: tuple[Chart, ...] = (
 )
 CHART: dict[str, Chart] = {chart.name: chart for chart in CHARTS}
 
+RECORDED: tuple[Chart, ...] = (
+    Chart(
+        name="throughput",
+        title="Throughput",
+        axis="samples/s",
+        columns=(Column("esper_run_samples_per_second", "samples a second", "", digits=0),),
+    ),
+    Chart(
+        name="gradient",
+        title="Gradient",
+        axis="norm",
+        columns=(Column("esper_run_gradient_norm", "root mean square per parameter", "", digits=5),),
+    ),
+    Chart(
+        name="overhead",
+        title="Overhead",
+        axis="% of training",
+        columns=(Column("esper_run_overhead_ratio", "growing per pure training", "%", factor=100, digits=1),),
+    ),
+)
+"""What workers record while they train (``apps.observability.catalogue``), one series a chart."""
+
+HELD_OUT = {"loss": "Held-out loss"}
 COMPARED: dict[str, Chart] = {
-    chart.name: replace(
-        chart, columns=chart.columns[-1:], title="Held-out loss" if chart.name == "loss" else chart.title
-    )
+    chart.name: replace(chart, columns=chart.columns[-1:], title=HELD_OUT.get(chart.name, chart.title))
     for chart in CHARTS
 }
 """The charts of compared runs: one column each, the held-out one, so that a line is a run."""

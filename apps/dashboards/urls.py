@@ -44,6 +44,7 @@ urlpatterns = [
     path("runs/<uuid:run_id>/pause", run.pause, name="run-pause"),
     path("runs/<uuid:run_id>/resume", run.resume, name="run-resume"),
     path("runs/<uuid:run_id>/live.json", live.poll, name="run-live"),
+    path("runs/<uuid:run_id>/recorded.json", live.recorded, name="run-recorded"),
     path("runs/<uuid:run_id>/charts/<slug:chart>", live.table, name="run-table"),
     path("runs/<uuid:run_id>/charts/<slug:chart>.csv", live.csv_file, name="run-csv"),
     path("library", library.listing, name="library"),

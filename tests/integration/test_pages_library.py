@@ -22,7 +22,7 @@ from apps.kernels.models import FieldReport, Kernel, KernelLineage, KernelVarian
 from apps.training import services
 from apps.training.lifecycle import RunState
 from apps.training.models import TrainingRun
-from tests.support.factories import KernelFactory, residual_spec
+from tests.support.factories import AlertFactory, AlertRuleFactory, CheckpointFactory, KernelFactory, residual_spec
 from tests.support.run_rows import make_run, make_user
 
 pytestmark = pytest.mark.django_db
@@ -506,8 +506,29 @@ def test_the_search_finds_runs_kernels_and_blueprints_by_name(client: Client) ->
     assert "needle-blueprint" in page
 
 
+def test_the_search_finds_checkpoints_alerts_and_rules(client: Client) -> None:
+    checkpoint = CheckpointFactory()
+    AlertFactory(rule_name="a needle of an alert")
+    AlertRuleFactory(name="a needle of a rule")
+
+    assert checkpoint.name in client.get(f"/search?q={checkpoint.name[-12:]}").content.decode()
+    page = client.get("/search?q=needle").content.decode()
+    assert "a needle of an alert" in page
+    assert "a needle of a rule" in page
+
+
+def test_a_search_for_a_run_is_not_lost_among_its_checkpoints(client: Client) -> None:
+    run = make_run(epochs=3, done=3, stories=())
+
+    assert client.get(f"/search?q={run.pk}")["Location"] == f"/runs/{run.pk}"
+
+
 def test_a_whole_id_leads_straight_to_its_page(client: Client) -> None:
     run, kernel = make_run(state=RunState.QUEUED), make_kernel()
+    checkpoint, alert, rule = CheckpointFactory(run_id=run.pk), AlertFactory(), AlertRuleFactory()
+    assert client.get(f"/search?q={checkpoint.pk}")["Location"] == f"/checkpoints/{checkpoint.pk}"
+    assert client.get(f"/search?q={alert.pk}")["Location"] == f"/alerts/{alert.pk}"
+    assert client.get(f"/search?q={rule.pk}")["Location"] == f"/alerts/rules#r-{rule.pk}"
     blueprint = kernel.blueprint_version.blueprint
 
     assert client.get(f"/search?q={run.pk}")["Location"] == f"/runs/{run.pk}"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from apps.morphogenesis.protocols import Action
 from apps.observability.lifecycle import AlertState
 from apps.training.lifecycle import RunState
 from apps.training.models import Decision, EpochMetric, RunLease, TrainingRun
-from tests.support.run_rows import make_alert, make_anomaly, make_control, make_run, make_user
+from tests.support.run_rows import make_alert, make_anomaly, make_control, make_recordings, make_run, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -304,3 +305,57 @@ def test_an_ended_run_is_asked_for_again_while_an_alert_about_it_is_open(client:
     alert.save()
 
     assert (firing, poll(client, run).json()["poll_after"]) == (10_000, None)
+
+
+def recorded(client: Client, run: TrainingRun, etag: str = "") -> Any:
+    headers = {"If-None-Match": etag} if etag else {}
+    return client.get(f"/runs/{run.pk}/recorded.json", headers=headers)
+
+
+def test_what_the_worker_recorded_lies_over_the_epochs(client: Client) -> None:
+    run = make_run(epochs=10, stories=())
+    make_recordings(run)
+
+    charts = recorded(client, run).json()["charts"]
+
+    assert list(charts) == ["throughput", "gradient", "overhead"]
+    steps = charts["gradient"]["step"]
+    assert steps == sorted(set(steps))
+    assert 0 < steps[0] <= 40
+    assert 360 < steps[-1] <= 400
+    assert len(steps) == len(charts["gradient"]["mean"]) == 18
+
+
+def test_a_time_without_recordings_is_a_gap(client: Client) -> None:
+    run = make_run(epochs=20, stories=())
+    make_recordings(run, gap=range(8, 12))
+
+    assert recorded(client, run).json()["charts"]["overhead"]["mean"].count(None) == 1
+
+
+def test_recordings_that_are_known_are_not_sent_again(client: Client) -> None:
+    run = make_run(epochs=4, stories=())
+    make_recordings(run)
+    etag = recorded(client, run)["ETag"]
+
+    assert recorded(client, run, etag).status_code == 304
+
+
+def test_a_run_without_recordings_has_none(client: Client) -> None:
+    assert recorded(client, make_run(epochs=2, stories=())).json() == {"charts": {}, "poll_after": None}
+
+
+def test_recordings_have_their_table_and_their_file(client: Client) -> None:
+    run = make_run(epochs=4, stories=())
+    make_recordings(run)
+
+    page = client.get(f"/runs/{run.pk}").content.decode()
+
+    table, file = (
+        re.search(r'href="(/charts/metrics\?[^"]+)"', page),
+        re.search(r'href="(/charts/metrics.csv[^"]+)"', page),
+    )
+    assert table is not None
+    assert file is not None
+    assert "<td" in client.get(table[1].replace("&amp;", "&")).content.decode()
+    assert client.get(file[1].replace("&amp;", "&")).content.decode().count("esper_run_samples_per_second") == 6

@@ -20,8 +20,10 @@ from apps.core.ids import new_id
 from apps.morphogenesis.lifecycle import Gate, SeedState, gate_between
 from apps.morphogenesis.protocols import Action
 from apps.morphogenesis.settings import RunSettings
+from apps.observability.contracts import Reading
 from apps.observability.lifecycle import AlertState
 from apps.observability.models import Alert, Anomaly, Series, SeriesSource, Severity
+from apps.observability.store import writing
 from apps.training.lifecycle import RunState
 from apps.training.models import (
     Decision,
@@ -227,6 +229,24 @@ def make_anomaly(run: TrainingRun, *, epoch: float = 20, until: float | None = N
         components={"extreme": 0.9}, expected_low=0.18, expected_high=0.31,
         explanation=f"{value:g} lies above everything of the last 300 values, 0.18 to 0.31",
     )  # fmt: skip
+
+
+def make_recordings(run: TrainingRun, *, gap: range = range(0)) -> None:
+    """What its worker recorded each second of training; nothing during the epochs in ``gap``."""
+    noise = random.Random(run.name)
+    first, last = moment_of(run, 1), moment_of(run, run.epochs)
+    readings = []
+    for second in range(round((last - first).total_seconds())):
+        epoch = 1 + second * (run.epochs - 1) / (last - first).total_seconds()
+        for name, value in {
+            "esper_run_samples_per_second": 2600 + 180 * noise.random() - 500 * (round(epoch) in {8, 12, 14}),
+            "esper_run_gradient_norm": 0.004 * math.exp(-epoch / 18) + 0.0004 * noise.random(),
+            "esper_run_overhead_ratio": 0.018 + 0.01 * noise.random() + 0.06 * (round(epoch) in {8, 12, 14}),
+        }.items():
+            if int(epoch) not in gap:
+                at = first + timedelta(seconds=second)
+                readings.append(Reading(name=name, value=value, at=at, labels={"run": str(run.pk)}, run_id=run.pk))
+    writing.record(readings, source=SeriesSource.RUN)
 
 
 def moment_of(run: TrainingRun, epoch: float) -> datetime:

@@ -96,6 +96,8 @@ def places(run: TrainingRun) -> Places:
     every = max(1, run.epochs // ANCHORS)
     rows = EpochMetric.objects.filter(run=run).alias(part=F("epoch") % every).filter(part=0).order_by("at", "epoch")
     found = list(rows.values_list("at", "epoch", "step"))
+    if run.started_at and (not found or run.started_at < found[0][0]):
+        found.insert(0, (run.started_at, 0, 0))
     return Places(moments=[at for at, _, _ in found], epochs=[(epoch, step) for _, epoch, step in found])
 
 

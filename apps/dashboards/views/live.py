@@ -15,6 +15,7 @@ from apps.dashboards.cells import Echo, safe_cell
 from apps.dashboards.charts import CHART, Chart, in_units
 from apps.dashboards.numbers import whole
 from apps.dashboards.selectors import live
+from apps.dashboards.selectors import recorded as recordings
 from apps.training.models import Decision, EpochMetric, SeedTransition, TrainingRun
 
 TABLE_ROWS = 200
@@ -43,6 +44,18 @@ def poll(request: HttpRequest, run_id: UUID) -> HttpResponse:
         since = whole(request.GET.get("since"))
         response = JsonResponse(live.payload(stamp, since=since, is_first_page="page" not in request.GET))
     response["ETag"] = stamp.etag
+    response["Cache-Control"] = "private, no-cache"
+    return response
+
+
+@page(Scope.RUNS_READ)
+def recorded(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """JSON of ``selectors.recorded.payload``, or 304 when it is what that ETag was of."""
+    told = recordings.payload(get_object_or_404(TrainingRun, pk=run_id))
+    etag = recordings.etag(told)
+    is_known = request.headers.get("If-None-Match") == etag
+    response: HttpResponse = HttpResponse(status=304) if is_known else JsonResponse(told)
+    response["ETag"] = etag
     response["Cache-Control"] = "private, no-cache"
     return response
 

@@ -14,7 +14,7 @@ from apps.core.errors import ServiceError
 from apps.dashboards import health
 from apps.dashboards.access import is_fragment, page, viewer
 from apps.dashboards.charts import CHARTS
-from apps.dashboards.selectors import live, recovery, story, watch
+from apps.dashboards.selectors import live, recorded, recovery, story, watch
 from apps.dashboards.stages import SEED_LOOKS
 from apps.morphogenesis.protocols import Command
 from apps.training import services
@@ -94,7 +94,12 @@ def offered(run: TrainingRun) -> list[str]:
 
 def _page_of(request: HttpRequest, run: TrainingRun) -> dict[str, Any]:
     sites = live.lanes(run)["sites"]
-    return panels_of(request, run) | {"charts": CHARTS, "stages": SEED_LOOKS, "lane_count": min(len(sites), 12)}
+    return panels_of(request, run) | {
+        "charts": CHARTS,
+        "recorded": recorded.charts(run),
+        "stages": SEED_LOOKS,
+        "lane_count": min(len(sites), 12),
+    }
 
 
 def panels_of(request: HttpRequest, run: TrainingRun) -> dict[str, Any]:

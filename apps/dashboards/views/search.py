@@ -2,6 +2,7 @@
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 
 from apps.accounts.roles import Scope
 from apps.core.ids import parse_id
@@ -20,6 +21,12 @@ def results(request: HttpRequest) -> HttpResponse:
             return redirect("dashboards:run", run_id=hits.runs[0].pk)
         if hits.kernels:
             return redirect("dashboards:kernel", kernel_id=hits.kernels[0].pk)
+        if hits.checkpoints:
+            return redirect("dashboards:checkpoint", checkpoint_id=hits.checkpoints[0].pk)
+        if hits.alerts:
+            return redirect("dashboards:alert", alert_id=hits.alerts[0].pk)
+        if hits.rules:
+            return redirect(f"{reverse('dashboards:alert-rules')}#r-{hits.rules[0].pk}")
         return redirect("dashboards:blueprint", blueprint_id=hits.blueprints[0].pk)
     if hits.event is not None:
         return redirect("dashboards:audit-event", event_id=hits.event.pk)

@@ -14,8 +14,14 @@ const COLOURS = {
   validation_accuracy: "--series-1",
   parameters: "--series-3",
   train_flops: "--series-4",
+  esper_run_samples_per_second: "--series-1",
+  esper_run_gradient_norm: "--series-5",
+  esper_run_overhead_ratio: "--series-2",
 };
 const CONTROL_COLUMN = { accuracy: "validation_accuracy", loss: "validation_loss", parameters: "parameters", flops: "train_flops" };
+const LAST = { size: 22, label: "epoch", labelSize: 14 }; // the lanes have the axis of the curves above them; these have their own
+const EDGES = ["least", "greatest"].map((label) => ({ label, stroke: "transparent", width: 0, points: { show: false } }));
+
 export function gutter() {
   return matchMedia("(max-width: 760px)").matches ? GUTTER.narrow : GUTTER.wide;
 }
@@ -43,7 +49,7 @@ export class Charts {
       digits: Number(button.dataset.digits ?? main.dataset.digits),
       unit: button.dataset.unit ?? main.dataset.unit,
     }));
-    const chart = { name, figure, series, axis: figure.dataset.axis, box: figure.querySelector(".plot"), plot: null };
+    const chart = { name, figure, series, axis: figure.dataset.axis, box: figure.querySelector(".plot"), plot: null, isLast: figure.matches("#recorded .chart:last-child"), recorded: "recorded" in figure.dataset ? null : undefined };
     buttons.forEach((button, index) => button.addEventListener("click", () => this.toggle(chart, index)));
     figure.querySelector("[data-log]")?.addEventListener("click", () => {
       this.view.log = !this.view.log;
@@ -93,10 +99,10 @@ export class Charts {
       },
       scales: {
         x: { time: false, range: (plot, min, max) => [min, max] },
-        y: isLog ? { distr: 3 } : { range: (plot, min, max) => (min === null ? [0, 1] : RANGES[chart.name](min, max)) },
+        y: isLog ? { distr: 3 } : { range: (plot, min, max) => (min === null ? [0, 1] : (RANGES[chart.name] ?? RANGES.flops)(min, max)) },
       },
       axes: [
-        { ...axis, size: 4, ticks: { show: false }, values: () => [], splits: (plot, index, min, max) => ticks(min, max, plot.bbox.width / devicePixelRatio) },
+        { ...axis, ...(chart.isLast ? LAST : { size: 4, ticks: { show: false }, values: () => [] }), splits: (plot, index, min, max) => ticks(min, max, plot.bbox.width / devicePixelRatio) },
         {
           ...axis,
           size: hasTitle ? gutter() - TITLE : gutter(),
@@ -106,7 +112,8 @@ export class Charts {
           values: isLog ? undefined : (plot, splits) => splits.map((value) => compact(value)),
         },
       ],
-      series: [{}, ...chart.series.map((series) => this.line(series, chart))],
+      series: [{}, ...chart.series.map((series) => this.line(series, chart)), ...(isRecorded(chart) ? EDGES : [])],
+      bands: isRecorded(chart) ? [{ series: [3, 2], fill: `${token(COLOURS[chart.series[0].column])}30` }] : [],
       hooks: {
         setCursor: [(plot) => this.follow(plot)],
         setScale: [(plot, key) => key === "x" && this.spread(plot)],
@@ -130,11 +137,24 @@ export class Charts {
   }
 
   data(chart) {
+    if (isRecorded(chart)) return this.recordedData(chart);
     const last = Math.max(this.store.last, this.controlStore.last, 1);
     return aligned(
       [1, last],
       chart.series.map((series) => ({ ...series, store: series.isControl ? this.controlStore : this.store })),
     );
+  }
+
+  // What the worker recorded lies between the epochs: it has places of its own.
+  recordedData({ recorded, series: [{ factor }] }) {
+    if (!recorded) return [[], [], [], []];
+    const scaled = (values) => values.map((value) => (value === null ? null : value * factor));
+    return [recorded.step.map((step) => this.store.position([1, step])), scaled(recorded.mean), scaled(recorded.least), scaled(recorded.greatest)];
+  }
+
+  record(charts) {
+    for (const chart of this.charts.filter(isRecorded)) chart.recorded = charts[chart.name] ?? null;
+    this.update();
   }
 
   update() {
@@ -195,12 +215,22 @@ export class Charts {
 
   // The values at the cursor, or the newest ones.
   readOut(epoch) {
-    for (const { series } of this.charts) {
-      for (const { button, column, isControl, ...shown } of series) {
+    for (const chart of this.charts) {
+      for (const { button, column, isControl, ...shown } of chart.series) {
+        if (isRecorded(chart)) {
+          button.querySelector("output").textContent = told(this.recordedAt(chart, epoch), shown);
+          continue;
+        }
         const store = isControl ? this.controlStore : this.store;
         button.querySelector("output").textContent = told(store.value(epoch ?? store.last, column), shown);
       }
     }
+  }
+
+  recordedAt({ recorded }, epoch) {
+    if (!recorded) return null;
+    const at = epoch === null ? recorded.mean.length - 1 : recorded.step.findLastIndex((step) => this.store.position([1, step]) <= epoch);
+    return recorded.mean[at] ?? null;
   }
 
   // A band as long as something was odd, a few pixels at least; with an edge, so that it is not seen by its colour alone.
@@ -236,6 +266,10 @@ export class Charts {
     }
     ctx.restore();
   }
+}
+
+function isRecorded(chart) {
+  return chart.recorded !== undefined;
 }
 
 function countNulls(values) {

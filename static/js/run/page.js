@@ -37,7 +37,7 @@ const lanes = new Lanes(document.getElementById("lanes"), {
     lanes.pointAt(epoch);
   },
 });
-const charts = new Charts([...instrument.querySelectorAll("[data-chart]")], {
+const charts = new Charts([...document.querySelectorAll("[data-chart]")], {
   store,
   controlStore,
   view,
@@ -78,6 +78,18 @@ new ResizeObserver(() => {
   charts.resize();
   lanes.draw();
 }).observe(instrument);
+
+// --- What the worker recorded
+const recorded = document.getElementById("recorded");
+
+if (recorded) {
+  const recordings = new Poller(recorded.dataset.recorded, {
+    since: () => 0,
+    onAnswer: (payload) => charts.record(payload.charts),
+    onContact: () => {}, // how fresh the page is, the measurements tell
+  });
+  recordings.ask();
+}
 
 // --- New measurements
 let controlPoller = null;
