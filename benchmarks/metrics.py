@@ -1,0 +1,66 @@
+"""Measuring, measured: `manage.py bench metrics [--quick]`, on servers of the bench's own.
+
+What a call in the loop costs, what the platform's own tasks cost, how fast pages of a month are against the naive
+table, and how many bytes a sample of history takes. Both forms write the same 2,073,600 samples; quick repeats less.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from django.conf import settings
+
+from benchmarks import metrics_cost, metrics_layouts, targets
+from benchmarks.cache_site import in_fresh_process, own_valkeys
+from benchmarks.database import own_database
+from benchmarks.targets import rows
+
+
+def run(quick: bool = False, say: Callable[[str], Any] = print) -> dict[str, Any]:
+    """Every figure of the area, and how it came about, as JSON types."""
+    with own_database(say) as cluster, own_valkeys(Path(settings.ESPER_HOME)):
+        say("recording in a loop ...")
+        calls = in_fresh_process(metrics_cost.record_call, 50 if quick else 300)
+        say("running the platform's own tasks ...")
+        cost = in_fresh_process(metrics_cost.own_cost, 8 if quick else 40)
+        scraped = in_fresh_process(metrics_cost.scrape, 5 if quick else 30)
+        say("storing samples ...")
+        flushes = in_fresh_process(metrics_cost.flush_cost, 10 if quick else 50)
+        rates = in_fresh_process(metrics_cost.ingestion, 2 if quick else 10)
+        layouts = metrics_layouts.measure(cluster.url("owner"), rounds=3 if quick else 12, say=say)
+    found = metrics_cost.measured(calls, cost) | metrics_layouts.measured(layouts)
+    return {
+        "bench": "metrics",
+        "own_cost_percent": metrics_cost.medians(cost["percent"]),
+        "own_series": cost["series"],
+        "idle_mib": cost["idle_mib"],
+        "scrape": {"samples": scraped["samples"], "ms": median(scraped["ms"])},
+        "flush_100_samples_cpu_ms": median(flushes),
+        "ingested_per_s": {name: median(found) for name, found in rates.items()},
+        "layouts": layouts,
+        "targets": rows("metrics", found),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for people: every row that the project is held to, reached or not, and what has no target."""
+    layouts, own = result["layouts"], result["own_cost_percent"]
+    sizes = layouts["bytes_per_sample"]
+    lines = ["Metrics", "", *targets.lines(result["targets"]), ""]
+    lines += [f"  {name:<24}{percent:>8.3f} % of one core" for name, percent in own.items()]
+    lines += [
+        f"  all of these            {sum(own.values()):>8.3f} % of one core, with {result['own_series']} series",
+        f"  a scrape                {result['scrape']['ms']:>8.1f} ms, {result['scrape']['samples']} samples",
+        f"  storing 100 samples     {result['flush_100_samples_cpu_ms']:>8.2f} ms of CPU",
+        f"  taken by the service    {result['ingested_per_s']['service']:>8,.0f} samples a second",
+        f"  taken by the API        {result['ingested_per_s']['api']:>8,.0f} samples a second",
+        f"  30 days of 8 series     {layouts['page_30d_ms']:>8.1f} ms; naive {layouts['naive_30d_ms']:,.0f} ms",
+        f"  24 hours of 8 series    {layouts['page_24h_ms']:>8.1f} ms",
+        f"  a packed day, by minute {layouts['packed_day_ms']:>8.1f} ms",
+        f"  averages                {layouts['averages_per_million_s']:>8.2f} s of a million samples",
+        f"  packing                 {layouts['packing_per_million_s']:>8.2f} s of a million samples",
+        f"  bytes a sample          {sizes['naive']:>8.1f} naive, {sizes['narrow']:.1f} narrow,"
+        f" {sizes['history']:.1f} packed",
+    ]
+    return "\n".join(lines) + "\n"
