@@ -102,6 +102,23 @@ def test_points_that_follow_each_other_tell_less_than_independent_ones() -> None
     assert alike.effective < 50
 
 
+@pytest.mark.parametrize("count", [15, 30, 100])
+@pytest.mark.parametrize("bent", [np.sqrt, np.square, lambda x: -np.exp(-4 * x / x[-1])])
+def test_a_bent_curve_rises_although_its_neighbours_are_alike(count: int, bent: Any) -> None:
+    found = found_in(bent(np.arange(count, dtype=float)))
+
+    assert found.direction is Direction.RISING
+    assert found.low > 0
+
+
+SAW, TOOTH, HILL = np.arange(60.0) % 10, (np.arange(60.0) + 2) % 45, -np.abs(30.0 - np.arange(60))
+
+
+@pytest.mark.parametrize("values", [SAW, TOOTH, HILL])
+def test_what_rises_and_falls_back_has_no_trend(values: Any) -> None:
+    assert found_in(values + 0.02 * noise(8, 60)).direction is Direction.NONE
+
+
 def test_a_constant_curve_has_no_trend() -> None:
     found = found_in([3.0] * 50)
 
