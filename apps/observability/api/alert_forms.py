@@ -121,7 +121,9 @@ class AlertRuleChange(Reason):
     description = _text(LONGEST_TEXT)
     kind = Choice(choices=RuleKind.choices, required=False)
     metric = Text(max_length=120, required=False, help_text="* for every one, with kind anomaly")
-    matchers = LabelMatcher(many=True, required=False, max_length=MOST, help_text="empty: every series of the metric")
+    matchers = serializers.ListField(
+        child=LabelMatcher(), required=False, max_length=MOST, help_text="empty: every series of the metric"
+    )
     parameters = JSONObject(required=False, help_text="as the kind asks for: docs/alerts.md")
     for_seconds = Whole(min_value=0, max_value=WEEK, required=False, help_text="it has to hold so long to fire")
     keep_firing_seconds = Whole(
@@ -133,7 +135,7 @@ class AlertRuleChange(Reason):
     )
     summary = _text(300, "what its alerts say; {value}, {threshold}, {metric} and {<label>} are filled in")
     remedy = _text(LONGEST_TEXT, "what to do")
-    inhibited_by = Inhibitor(many=True, required=False, max_length=MOST_INHIBITORS)
+    inhibited_by = serializers.ListField(child=Inhibitor(), required=False, max_length=MOST_INHIBITORS)
     enabled = Flag(required=False)
 
 
@@ -211,7 +213,7 @@ class AlertRulePreviewSerializer(serializers.Serializer[Preview]):
 class NewSilence(StrictSerializer):
     """Give ``ends_at`` or ``duration_seconds``."""
 
-    matchers = LabelMatcher(many=True, min_length=1, max_length=MOST)
+    matchers = serializers.ListField(child=LabelMatcher(), min_length=1, max_length=MOST)
     comment = Text(max_length=LONGEST_COMMENT, help_text="why")
     starts_at = serializers.DateTimeField(required=False, help_text="now by default")
     ends_at = serializers.DateTimeField(required=False)

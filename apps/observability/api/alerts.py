@@ -84,7 +84,7 @@ class AlertListView(OfAlerts, ListView):
 
     def paginate_queryset(self, queryset: Any) -> Any:
         page = super().paginate_queryset(queryset)
-        self.look(list(page))
+        self.look(list(page or ()))
         return page
 
 

@@ -72,15 +72,13 @@ def change(seen: Observed, parameters: Mapping[str, Any]) -> Verdict:
 
 
 def _read(how: str, times: Numbers, values: Numbers) -> float:
+    """One of READINGS but the last; at least one sample, for growth two."""
     if how in GROWTH:
         grown = growth(values)
         return grown / float(times[-1] - times[0]) if how == "rate" else grown
-    return float({"mean": _mean, "max": np.max, "min": np.min}[how](values))
-
-
-def _mean(values: Numbers) -> float:
-    """Of numbers whose sum may be beyond the largest."""
-    return float(np.mean(values / len(values)) * len(values))
+    if how == "mean":
+        return float((values / len(values)).sum())  # the sum of the values may be beyond the largest number
+    return float(values.max() if how == "max" else values.min())
 
 
 def growth(values: Numbers) -> float:

@@ -119,7 +119,7 @@ def _failed(rule: AlertRule, error: Exception) -> Judged:
 class _Measured:
     """What was measured of all series that the plans select, read once."""
 
-    def __init__(self, plans: Sequence[_Plan], now: datetime, workspace_id: UUID) -> None:
+    def __init__(self, plans: Sequence[_Plan], now: datetime, workspace_id: UUID | None) -> None:
         self._now = now
         self._workspace_id = workspace_id
         self._latest = self._newest([plan for plan in plans if plan.reads is not Reads.ANOMALIES])

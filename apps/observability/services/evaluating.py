@@ -73,7 +73,7 @@ def apply(*, judged: Judged, now: datetime) -> None:
 
 def _evaluate_all(now: datetime) -> None:
     began = time.perf_counter()
-    rules: dict[UUID, list[AlertRule]] = defaultdict(list)
+    rules: dict[UUID | None, list[AlertRule]] = defaultdict(list)
     for rule in AlertRule.objects.order_by("name"):
         rules[rule.workspace_id].append(rule)
     for of_workspace in rules.values():
