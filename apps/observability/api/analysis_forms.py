@@ -249,7 +249,7 @@ class RecommendationSerializer(serializers.Serializer[Recommendation]):
     sentence = serializers.CharField()
     evidence = EvidenceSerializer(many=True)
     remedy = serializers.CharField()
-    link = serializers.CharField(help_text="the page on which to do it")
+    link = serializers.CharField(help_text="the page on which to do it; empty: none")
 
 
 class UnknownAdviceSerializer(serializers.Serializer[Any]):

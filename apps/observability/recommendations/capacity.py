@@ -69,7 +69,7 @@ def disk_full(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
             ),
             remedy="Give it more room, archive checkpoints (a policy's archive_after_hours), or shorten retention: "
             "ESPER_METRICS_RAW_DAYS, keep_days of the checkpoint policies.",
-            link="/fleet",
+            link="/checkpoints",
         )
 
 
@@ -148,7 +148,6 @@ def workers_short(facts: Facts, rule: Rule) -> Iterator[Recommendation]:
             ),
             remedy=f"Start another worker of the queue, or one with more processes: celery worker --queues {queue} "
             "--concurrency N.",
-            link="/fleet",
         )
 
 

@@ -40,7 +40,7 @@ class Recommendation:
     evidence: tuple[Evidence, ...]
     remedy: str
     link: str = ""
-    """The page on which to do it."""
+    """The page on which to do it; empty: it is done on a machine, or in its settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
