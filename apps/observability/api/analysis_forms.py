@@ -14,7 +14,8 @@ from apps.observability.api.metrics_forms import SeriesSerializer
 from apps.observability.models import Severity
 from apps.observability.recommendations.contracts import Evidence, Recommendation
 from apps.observability.selectors.performance import CacheTier
-from apps.observability.selectors.trends import SeriesTrend, moment
+from apps.observability.selectors.trends import SeriesTrend
+from apps.observability.store.times import moment
 from apps.observability.trends import Direction
 
 MOST_HOURS = 2 * 366 * 24

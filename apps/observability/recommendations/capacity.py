@@ -22,7 +22,8 @@ from apps.observability.recommendations.contracts import (
     percent,
 )
 from apps.observability.recommendations.facts import Facts, named
-from apps.observability.selectors.trends import SeriesTrend, moment
+from apps.observability.selectors.trends import SeriesTrend
+from apps.observability.store.times import moment
 from apps.observability.trends import Direction, Forecast, Trend, forecast
 
 HOUR, DAY = 3_600.0, 86_400.0

@@ -73,7 +73,7 @@ def duration(seconds: float) -> str:
 
 def amount(size: float) -> str:
     """Bytes, in binary units."""
-    for power, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB")):
-        if abs(size) < 1024 ** (power + 1) or unit == "TiB":
-            return f"{size / 1024**power:.3g} {unit}"
-    raise AssertionError("unreachable")
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min(len(units) - 1, max(0, (int(abs(size)).bit_length() - 1) // 10))
+    value = size / 1024**power
+    return f"{value:,.0f} {units[power]}" if abs(value) >= 100 else f"{value:.3g} {units[power]}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.utils import timezone
@@ -10,6 +10,7 @@ from django.utils import timezone
 from apps.observability.contracts import Curve, SeriesInfo
 from apps.observability.matchers import Matcher
 from apps.observability.store import reading
+from apps.observability.store.times import moment
 from apps.observability.trends import Forecast, Trend, forecast, trend
 
 POINTS = 300
@@ -77,7 +78,3 @@ def of_curve(curve: Curve, *, threshold: float | None = None, horizon_hours: flo
         found=found,
         reaches=reaches,
     )
-
-
-def moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, tz=UTC)
