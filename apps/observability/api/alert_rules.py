@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.urls import path
 from django_filters import rest_framework as filters
 from drf_spectacular.types import OpenApiTypes
@@ -35,11 +36,14 @@ BOOLEANS = {"true": True, "false": False}
 class AlertRuleFilter(filters.FilterSet):
     kind = any_of(RuleKind.values)
     severity = any_of(Severity.values)
-    enabled = filters.TypedChoiceFilter(
+    enabled = filters.ChoiceFilter(
         choices=[(text, text) for text in BOOLEANS],
-        coerce=lambda text: BOOLEANS[text],
+        method="is_enabled",
         error_messages={"invalid_choice": "%(value)s: must be one of true, false"},
     )
+
+    def is_enabled(self, queryset: QuerySet[AlertRule], name: str, value: str) -> QuerySet[AlertRule]:
+        return queryset.filter(enabled=BOOLEANS[value])
 
     class Meta:
         model = AlertRule
