@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from apps.audit.models import AuditEvent
@@ -282,6 +282,32 @@ class TestEvaluate:
         problem.refresh_from_db()
         assert problem.state == RESOLVED
 
+    def test_one_whose_alerts_cannot_be_written_says_so_and_stops_no_other(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        broken, good = rule_with(name="a"), rule_with(name="b")
+        measure(0.95, host="mill")
+        begin = alerts.begin
+
+        def fails(*, rule: AlertRule, sighting: observing.Sighting, now: datetime) -> Alert:
+            if rule.pk == broken.pk and sighting.series:
+                raise DatabaseError("the disk is full")
+            return begin(rule=rule, sighting=sighting, now=now)
+
+        monkeypatch.setattr(alerts, "begin", fails)
+        evaluating.evaluate()
+
+        assert "the disk is full" in Alert.objects.get(rule_id=broken.pk).summary
+        assert Alert.objects.filter(rule_id=good.pk, state=FIRING).count() == 1
+
+    def test_series_of_runs_that_are_long_over_are_passed_over(self, now: datetime) -> None:
+        rule = rule_with(kind=RuleKind.ABSENCE, parameters={"after_seconds": 120, "forget_seconds": 300})
+        measure(1.0, host="mill", until=now - timedelta(seconds=200))
+        assert len(look([rule], now)) == 1
+
+        Series.objects.update(last_at=now - timedelta(days=2))
+        assert [sighting.series for sighting in observing.judge([rule], now)[0].sightings] == [None]
+
     def test_it_raises_at_most_so_many_alerts_of_a_rule_and_tells_of_the_rest_by_one(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -315,7 +341,7 @@ class TestEvaluate:
         for number in range(10):
             measure(0.1, host=f"host-{number}")
 
-        with django_assert_max_num_queries(3):
+        with django_assert_max_num_queries(4):
             assert len(observing.judge(rules, now)) == 60
 
 

@@ -12,17 +12,19 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from django.db.models import Q
 
 from apps.core.errors import ServiceError
 from apps.observability import matchers as matching
 from apps.observability.contracts import Latest, Numbers, SeriesInfo
 from apps.observability.matchers import Matcher
-from apps.observability.models import AlertRule, Anomaly, RuleKind
+from apps.observability.models import AlertRule, Anomaly, RuleKind, Series
 from apps.observability.rules import wording
 from apps.observability.rules.kinds import DAY, HOUR, KINDS, Kind, Reads
 from apps.observability.rules.observed import Mark, Observed, Verdict
 from apps.observability.rules.shipped import ANY_METRIC
 from apps.observability.store import reading
+from apps.observability.store.reading import MOST_LATEST
 from apps.observability.store.selecting import info
 
 log = structlog.get_logger(__name__)
@@ -32,6 +34,8 @@ STALE = 600
 looks further back."""
 LENGTHS = (600, HOUR, 6 * HOUR)
 """Seconds of samples that are read at once, for all rules that need no more."""
+ROLLED_UP = timedelta(days=1)
+"""``Series.last_at`` may be so late: it is as good as the last roll-up, and rules must not depend on that."""
 POINTS = 288
 SERIES_AT_ONCE = 50
 MOST_ANOMALIES = 2_000
@@ -111,9 +115,11 @@ def _planned(rule: AlertRule) -> _Plan:
 
 
 def _failed(rule: AlertRule, error: Exception) -> Judged:
-    log.exception("alert_rule_failed", rule=rule.name, exc_info=error)
-    detail = error.detail if isinstance(error, ServiceError) else f"{type(error).__name__}: {error}"
-    return Judged(rule=rule, problem=detail[:500])
+    if isinstance(error, ServiceError):
+        log.warning("alert_rule_wrong", rule=rule.name, problem=error.detail)
+        return Judged(rule=rule, problem=error.detail[:500])
+    log.error("alert_rule_failed", rule=rule.name, exc_info=error)
+    return Judged(rule=rule, problem=f"{type(error).__name__}: {error}"[:500])
 
 
 class _Measured:
@@ -154,12 +160,18 @@ class _Measured:
         return replace(seen, times=times, values=values)
 
     def _newest(self, plans: Sequence[_Plan]) -> dict[str, list[Latest]]:
-        """By name of the metric. Two queries."""
+        """By name of the metric. Three queries for each 5,000 series that had samples in the last days: those of runs
+        that ended long ago are many."""
         by_name: dict[str, list[Latest]] = defaultdict(list)
-        if plans:
-            names = sorted({plan.rule.metric for plan in plans})
-            within = max(plan.lookback for plan in plans)
-            for latest in reading.latest(names=names, within_seconds=within, workspace_id=self._workspace_id):
+        if not plans:
+            return by_name
+        within = max(plan.lookback for plan in plans)
+        since = self._now - timedelta(seconds=within) - ROLLED_UP
+        alive = Series.objects.filter(workspace=self._workspace_id, name__in={plan.rule.metric for plan in plans})
+        ids = list(alive.filter(Q(last_at=None) | Q(last_at__gte=since)).order_by("id").values_list("id", flat=True))
+        for first in range(0, len(ids), MOST_LATEST):
+            some = ids[first : first + MOST_LATEST]
+            for latest in reading.latest(ids=some, within_seconds=within, workspace_id=self._workspace_id):
                 by_name[latest.series.name].append(latest)
         return by_name
 

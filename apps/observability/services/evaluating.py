@@ -89,11 +89,18 @@ def _evaluate(rules: Sequence[AlertRule], now: datetime) -> None:
         says = judged.problem or any(sighting.verdict.holds for sighting in judged.sightings)
         if not says and judged.rule.pk not in alerted:
             continue
-        try:
-            apply(judged=judged, now=now)
-        except Exception as error:  # of whatever kind: the other rules have to go on
-            log.exception("alert_rule_failed", rule=judged.rule.name)
-            apply(judged=Judged(rule=judged.rule, problem=f"{type(error).__name__}: {error}"[:500]), now=now)
+        if failed := _fault(judged, now):
+            _fault(Judged(rule=judged.rule, problem=failed), now)
+
+
+def _fault(judged: Judged, now: datetime) -> str:
+    """Apply a rule; what went wrong, of whatever kind it is: the other rules have to go on."""
+    try:
+        apply(judged=judged, now=now)
+    except Exception as error:
+        log.exception("alert_rule_failed", rule=judged.rule.name)
+        return f"{type(error).__name__}: {error}"[:500]
+    return ""
 
 
 def _follow(
