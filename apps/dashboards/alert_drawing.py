@@ -72,7 +72,7 @@ def drawn(curve: Curve, moment: Moment) -> Drawing | None:
     if not known:
         return None
     besides = [value for value in (moment.threshold, *(moment.expected or ())) if value is not None]
-    frame = _Frame(moment, *_range([*known, *besides], curve.series.unit))
+    frame = _Frame(moment, *_range([*known, *besides], curve.series.unit == "ratio"))
     stretches = _stretches(curve)
     unit = curve.series.unit
     suffix = "/s" if curve.series.kind == "counter" else ""
@@ -134,14 +134,14 @@ class _Frame:
         return f"{x},{base - 7} {round(x + 4.5, 1)},{base} {round(x - 4.5, 1)},{base}"
 
 
-def _range(values: Sequence[float], unit: str) -> tuple[float, float]:
+def _range(values: Sequence[float], is_share: bool) -> tuple[float, float]:
+    """Where the axis ends. It begins at zero unless that flattens the curve; shares stay within 0 and 1."""
     low, high = min(values), max(values)
-    if unit == "ratio" and low >= 0 and 0.5 <= high <= 1:
-        return (0.0, 1.0)
     if low >= 0 and low < 0.6 * high:
-        return (0.0, high * 1.08)
-    margin = 0.12 * (high - low) or abs(high) * 0.1 or 1.0
-    return (low - margin, high + margin)
+        return (0.0, min(high * 1.08, 1.0) if is_share and high <= 1 else high * 1.08)
+    margin = 0.15 * (high - low) or abs(high) * 0.1 or 1.0
+    ends = (low - margin if low < 0 else max(low - margin, 0.0), high + margin)
+    return (ends[0], min(ends[1], 1.0)) if is_share and high <= 1 else ends
 
 
 def _stretches(curve: Curve) -> list[range]:

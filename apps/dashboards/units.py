@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from apps.dashboards import numbers
-from apps.observability.catalogue import METRICS, known, spec_of
+from apps.observability.catalogue import known, spec_of
 from apps.observability.contracts import SeriesInfo
 
 READINGS: Mapping[str, Callable[[object], str]] = {
@@ -35,7 +35,6 @@ def axis_of(series: SeriesInfo) -> str:
     return f"{unit}/s".lstrip() if series.kind == "counter" else unit
 
 
-def about(metric: str) -> str:
-    """What the catalogue says of a metric, without its last full stop; empty: it is a client's."""
-    spec = METRICS.get(metric)
-    return spec.help.rstrip(".") if spec else ""
+def axis_title(metric: str) -> str:
+    """What a chart's title says of its axis: nothing where the ticks have their unit."""
+    return "%" if unit_of(metric) == "ratio" else ""

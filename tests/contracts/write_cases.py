@@ -1032,3 +1032,62 @@ def _(world: World) -> Call:
 @write("POST /admin/observability/notification/{id}/retry/", "notification.retried")
 def _(world: World) -> Call:
     return Call(id=NotificationFactory(route_id=AlertRouteFactory().pk, state="FAILED").pk, body=YES)
+
+
+# --- Alerts, on their pages
+
+
+@write("POST /alerts/{id}/acknowledge", "alert.acknowledged")
+def _(world: World) -> Call:
+    return Call(id=AlertFactory().pk, body={"note": "I look at it"})
+
+
+@write("POST /alerts/{id}/silence", "silence.created")
+def _(world: World) -> Call:
+    return Call(id=AlertFactory().pk, body={"label": ["host"], "hours_": "4", "comment": "a new disk"})
+
+
+@write("POST /alerts/silences/new", "silence.created")
+def _(world: World) -> Call:
+    return Call(body={"matchers_": "host=mill", "hours_": "4", "comment": "a new disk"})
+
+
+@write("POST /alerts/silences/{id}/end", "silence.ended")
+def _(world: World) -> Call:
+    return Call(id=SilenceFactory().pk)
+
+
+@write("POST /alerts/rules/{id}", "alert_rule.changed")
+def _(world: World) -> Call:
+    rule = AlertRuleFactory()
+    given = {f"parameter_{name}": value for name, value in rule.parameters.items()}
+    return Call(
+        id=rule.pk,
+        body={**given, "severity": "critical", "for_seconds": 60, "keep_firing_seconds": 0, "enabled": "on"},
+    )
+
+
+@write("POST /alerts/rules/{id}/enable", "alert_rule.changed")
+def _(world: World) -> Call:
+    return Call(id=AlertRuleFactory(enabled=False).pk)
+
+
+@write("POST /alerts/rules/{id}/disable", "alert_rule.changed")
+def _(world: World) -> Call:
+    return Call(id=AlertRuleFactory().pk)
+
+
+@write("POST /alerts/rules/{id}/reset", "alert_rule.changed")
+def _(world: World) -> Call:
+    return Call(id=AlertRuleFactory(shipped="disk-nearly-full").pk)
+
+
+@write("POST /alerts/routes/{id}/test", "alert_route.tested")
+def _(world: World) -> Call:
+    return Call(id=AlertRouteFactory().pk)
+
+
+@write("POST /alerts/messages/{id}/retry", "notification.retried")
+def _(world: World) -> Call:
+    route = AlertRouteFactory()
+    return Call(id=NotificationFactory(route_id=route.pk, state="FAILED", problem="no answer").pk)

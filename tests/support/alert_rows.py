@@ -6,12 +6,16 @@ Only tests use this. Curves follow from their arguments: the same call makes the
 import math
 import random
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
+from typing import Any, cast
 from uuid import UUID
 
+from django.db import transaction
 from django.utils import timezone
 
+from apps.audit import services as audit
+from apps.audit.watched import image
+from apps.core.actors import SYSTEM
 from apps.observability.contracts import Reading
 from apps.observability.lifecycle import AlertState, NotificationState
 from apps.observability.models import (
@@ -22,6 +26,7 @@ from apps.observability.models import (
     DeliveryAttempt,
     DetectorState,
     Notification,
+    Sample,
     Series,
     Severity,
 )
@@ -49,15 +54,15 @@ def measured(
     unit: str = "",
     kind: str = "gauge",
     run_id: UUID | None = None,
-    until: datetime | None = None,
+    whole: bool = False,
 ) -> Series:
-    """A series with samples of the last ``hours``, one in ``every`` seconds."""
-    end = until or timezone.now()
+    """A series with samples of the last ``hours``, one in ``every`` seconds. ``whole``: counts."""
+    end = timezone.now()
     chance = random.Random(f"{name}{sorted((labels or {}).items())}")  # the same curve each time
     readings = [
         Reading(
             name=name,
-            value=shape(hours * (1 - place / (count - 1))) + chance.gauss(0.0, 1.0) * noise,
+            value=_rounded(shape(hours * (1 - place / (count - 1))) + chance.gauss(0.0, 1.0) * noise, whole),
             at=end - timedelta(seconds=every * (count - 1 - place)),
             labels=labels or {},
             kind=kind,
@@ -71,13 +76,17 @@ def measured(
     return Series.objects.get(name=name, labels=dict(labels or {}))
 
 
+def _rounded(value: float, whole: bool) -> float:
+    return float(max(0, round(value))) if whole else value
+
+
 def firing(series: Series, rule: AlertRule, *, ago: timedelta, **values: Any) -> Alert:
     """An alert of ``rule`` on ``series`` that began so long ago."""
     began = timezone.now() - ago
     state = values.get("state", AlertState.FIRING)
     severity = values.pop("severity", rule.severity)
     labels = {**series.labels, "alertname": rule.name, "severity": severity}
-    alert: Alert = AlertFactory(
+    columns = dict(
         rule_id=rule.pk,
         rule_name=rule.name,
         metric=series.name,
@@ -88,9 +97,13 @@ def firing(series: Series, rule: AlertRule, *, ago: timedelta, **values: Any) ->
         remedy=rule.remedy,
         started_at=began,
         fired_at=None if state == AlertState.PENDING else began + timedelta(seconds=rule.for_seconds),
-        **{"evidence": {"reading": "last", "op": ">"}, **values},
+        **{"evidence": {"reading": "last", "op": ">", "value": values.get("value")}, **values},
     )
-    Alert.objects.filter(pk=alert.pk).update(created_at=began)
+    if state == AlertState.RESOLVED:
+        return cast(Alert, AlertFactory(**columns))
+    with transaction.atomic():  # as the service does it: the audit's net finds its event
+        alert: Alert = AlertFactory(**columns)
+        audit.record(type="alert.fired", subject=alert, actor=SYSTEM, reason=alert.summary, after=image(alert))
     return alert
 
 
@@ -106,7 +119,7 @@ def odd(series: Series, *, ago: timedelta, value: float, low: float, high: float
         expected_low=low,
         expected_high=high,
         **{
-            "until": timezone.now(),
+            "until": at + ago,
             "score": 0.97,
             "component": "extreme",
             "components": {"extreme": 0.62, "shift": 0.35},
@@ -115,8 +128,10 @@ def odd(series: Series, *, ago: timedelta, value: float, low: float, high: float
         },
     )
     DetectorState.objects.get_or_create(
-        series=series, defaults={"version": 1, "state": {}, "seen": 1000, "last_at": anomaly.until}
+        series=series, defaults={"version": 1, "state": {}, "seen": 1000, "last_at": at + ago}
     )
+    seen = Sample.objects.filter(series_id=series.pk, at__gte=at, at__lte=at + timedelta(minutes=2))
+    writing.mark_anomalous([(series.pk, moment) for moment in seen.values_list("at", flat=True)[:1]])
     return anomaly
 
 
@@ -177,7 +192,7 @@ def watched_platform(*, run: Any = None, hours: float = 6.0, every: float = 60.0
         labels={"host": "gpu-2", "disk": "checkpoints"}, **span,
     )  # fmt: skip
     queue = measured(
-        "esper_queue_messages", stepping(2, 46, at=0.7), noise=1.5, labels={"queue": "compile"}, **span
+        "esper_queue_messages", stepping(2, 46, at=0.7), noise=1.5, whole=True, labels={"queue": "compile"}, **span
     )  # fmt: skip
     for name in ("default", "train"):
         measured("esper_queue_messages", lambda hours: 1.0, labels={"queue": name}, **span)
@@ -186,7 +201,7 @@ def watched_platform(*, run: Any = None, hours: float = 6.0, every: float = 60.0
             "esper_queue_oldest_age_seconds", daily(0.0, 9.0), unit="seconds", labels={"queue": name}, **span
         )  # fmt: skip
     for state in ("active", "idle"):
-        measured("esper_database_connections", daily(4.0, 14.0), noise=0.8, labels={"state": state}, **span)
+        measured("esper_database_connections", daily(4.0, 14.0), noise=0.8, whole=True, labels={"state": state}, **span)
     measured("esper_database_connections_used_ratio", daily(0.2, 0.3), unit="ratio", **span)
     measured("esper_redis_memory_used_ratio", daily(0.31, 0.33), unit="ratio", labels={"server": "cache"}, **span)
     measured("esper_collector_up", lambda hours: 1.0, labels={"collector": "hosts"}, **span)

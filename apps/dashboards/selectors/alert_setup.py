@@ -22,6 +22,8 @@ SILENCES_SHOWN = 100
 ROUTES_SHOWN = 100
 MESSAGES_SHOWN = 30
 TRIES_SHOWN = 20
+ABOUT = 3
+"""Alerts of a message that are named."""
 COMPARED = 1000
 """Open alerts that silences are tried on."""
 
@@ -166,15 +168,35 @@ def target_of(route: AlertRoute) -> str:
     return urlsplit(route.target).hostname or "a webhook"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageLine:
+    """``about``: ids and summaries of its first alerts. ``more``: how many others it is about."""
+
+    message: Notification
+    about: Sequence[tuple[UUID, str]]
+    more: int
+
+
 def messages(*, route_id: UUID | None, state: str, after: UUID | None) -> NewestPage:
-    """Notifications with their tries, the newest first. Two queries."""
+    """Notifications with their tries, the newest first. Three queries."""
     tries = Prefetch("tries", queryset=DeliveryAttempt.objects.order_by("-id"))
     rows = Notification.objects.defer("payload").prefetch_related(tries)
     if route_id:
         rows = rows.filter(route_id=route_id)
     if state:
         rows = rows.filter(state=state)
-    return newest(rows, after=after, shown=MESSAGES_SHOWN)
+    found = newest(rows, after=after, shown=MESSAGES_SHOWN)
+    ids = {key for row in found.rows for key in row.alerts[:ABOUT]}
+    said = dict(Alert.objects.filter(pk__in=ids).values_list("pk", "summary"))
+    lines = [
+        MessageLine(
+            message=row,
+            about=[(key, said[key]) for key in row.alerts[:ABOUT] if key in said],
+            more=max(len(row.alerts) - ABOUT, 0),
+        )
+        for row in found.rows
+    ]
+    return NewestPage(rows=lines, next_after=found.next_after)
 
 
 @dataclass(frozen=True, slots=True)

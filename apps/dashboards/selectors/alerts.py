@@ -285,7 +285,7 @@ def chart_of(alert: Alert) -> Chart | None:
         query["end"] = (alert.resolved_at + margin).isoformat()
     return Chart(
         title=alert.metric,
-        axis=units.AXES.get(units.unit_of(alert.metric), ""),
+        axis=units.axis_title(alert.metric),
         query=urlencode(query),
         threshold=drawable_threshold(alert),
         since=alert.started_at.timestamp(),

@@ -223,7 +223,7 @@ def charts(word: str) -> list[Chart]:
     return [
         Chart(
             title=title,
-            axis=units.AXES.get(units.unit_of(metric), ""),
+            axis=units.axis_title(metric),
             query=urlencode({"name": metric, "range": word, "title": title}),
         )
         for title, metric in CHARTS

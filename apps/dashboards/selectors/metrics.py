@@ -186,10 +186,11 @@ def _finite(values: Numbers) -> list[float | None]:
 
 
 def told_apart(series: Sequence[SeriesInfo]) -> list[str]:
-    """A short name of each: the values of the labels in which they differ, or what they all have."""
+    """A short name of each: the values of the labels in which they differ; of one alone, of all of its labels."""
     names = {info.name for info in series}
     labels = sorted({label for info in series for label in info.labels})
-    differing = [label for label in labels if len({info.labels.get(label) for info in series}) > 1]
+    is_alone = len(series) == 1
+    differing = [label for label in labels if is_alone or len({info.labels.get(label) for info in series}) > 1]
     told = []
     for info in series:
         values = [info.labels[label] for label in differing if info.labels.get(label)]

@@ -190,6 +190,12 @@ def pairs(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 @register.filter
+def alert_labels(values: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The labels of an alert: what it is called and how severe it is first, then the others by name."""
+    return sorted(values.items(), key=lambda pair: (pair[0] != "alertname", pair[0] != "severity", pair[0]))
+
+
+@register.filter
 def lookup(values: Mapping[Any, Any], key: Any) -> Any:
     return values.get(key)
 

@@ -77,12 +77,12 @@ export class MetricChart {
     this.plot?.destroy();
     this.box.replaceChildren();
     this.plot = new uPlot(this.options(), columns(curves), this.box);
-    if (this.zoom) this.zoomTo(...this.zoom);
+    this.zoomTo(...(this.zoom ?? [null, null]));
     this.readOut(null);
   }
 
   options() {
-    const { curves, start, end } = this.payload;
+    const { curves } = this.payload;
     const unit = curves[0].unit;
     const axis = {
       stroke: token("--muted"),
@@ -104,11 +104,11 @@ export class MetricChart {
         bind: { dblclick: () => () => this.onZoom(this, null, null) },
       },
       scales: {
-        x: { time: true, range: (plot, min, max) => (this.zoom ? [min, max] : [start, end]) },
-        y: { range: () => scale(extent(curves, besides), unit) },
+        x: { time: true, range: (plot, min, max) => [min, max] },
+        y: { range: () => scale(extent(curves, besides), { isShare: unit === "ratio", isClose: this.threshold !== null }) },
       },
       axes: [
-        { ...axis, size: 26, space: 60 },
+        { ...axis, size: 26, space: 76, values: (plot, splits, index, space, increment) => splits.map((at) => moment(at, increment)) },
         { ...axis, size: GUTTER, space: 24, values: (plot, splits) => splits.map((value) => tick(value, unit)) },
       ],
       series: [{}, ...curves.flatMap((curve, index) => this.lines(curve, index))],
@@ -174,7 +174,7 @@ export class MetricChart {
 
   // --- Zoom: the page spreads it over all of its charts
   spread(plot) {
-    if (this.isBusy || !this.payload) return;
+    if (this.isBusy || plot !== this.plot) return; // not before it is shown
     const { min, max } = plot.scales.x;
     const [from, to] = this.zoom ?? [this.payload.start, this.payload.end];
     if (min !== from || max !== to) this.onZoom(this, min, max);
@@ -256,6 +256,15 @@ export class MetricChart {
     else if (elapsed === null) this.freshness.lastElementChild.textContent = this.payload ? "no sample" : "loading";
     else this.freshness.lastElementChild.textContent = isStale ? `stale: newest ${age(elapsed)} ago` : `newest ${age(elapsed)} ago`;
   }
+}
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+
+// A tick of the time axis, in the viewer's zone and manner: the day where one begins, else the time.
+function moment(at, increment) {
+  const date = new Date(at * 1000);
+  return increment >= 86400 || (date.getHours() === 0 && date.getMinutes() === 0) ? day.format(date) : clock.format(date);
 }
 
 function line(ctx, x1, y1, x2, y2) {

@@ -38,10 +38,13 @@ export function extent(curves, besides) {
   return known.length ? [known.reduce((a, b) => Math.min(a, b)), known.reduce((a, b) => Math.max(a, b))] : [0, 1];
 }
 
-export function scale([low, high], unit) {
-  if (unit === "ratio" && low >= 0 && high <= 1) return [0, 1];
+// Where the axis of values ends: shares from 0 to 1, unless there is a threshold to look at closely.
+export function scale([low, high], { isShare, isClose }) {
+  const isBounded = isShare && low >= 0 && high <= 1;
+  if (isBounded && !isClose) return [0, 1];
   const span = high - low || Math.abs(high) || 1;
-  if (low >= 0 && low < 0.6 * high) return [0, high + span * 0.12];
-  if (high === 0 && low === 0) return [0, 1];
-  return [low - span * 0.12, high + span * 0.12];
+  if (low === 0 && high === 0) return [0, 1];
+  if (low >= 0 && low < 0.6 * high) return [0, isBounded ? Math.min(1, high + span * 0.12) : high + span * 0.12];
+  const ends = [low < 0 ? low - span * 0.15 : Math.max(0, low - span * 0.15), high + span * 0.15];
+  return isBounded ? [ends[0], Math.min(1, ends[1])] : ends;
 }
