@@ -20,6 +20,7 @@ from benchmarks.targets import rows
 def run(quick: bool = False, say: Callable[[str], Any] = print) -> dict[str, Any]:
     """Every figure of the area, and how it came about, as JSON types."""
     with own_database(say) as cluster, own_valkeys(Path(settings.ESPER_HOME)):
+        layouts = metrics_layouts.measure(cluster.url("owner"), rounds=3 if quick else 12, say=say)
         say("recording in a loop ...")
         calls = in_fresh_process(metrics_cost.record_call, 50 if quick else 300)
         say("running the platform's own tasks ...")
@@ -28,7 +29,6 @@ def run(quick: bool = False, say: Callable[[str], Any] = print) -> dict[str, Any
         say("storing samples ...")
         flushes = in_fresh_process(metrics_cost.flush_cost, 10 if quick else 50)
         rates = in_fresh_process(metrics_cost.ingestion, 2 if quick else 10)
-        layouts = metrics_layouts.measure(cluster.url("owner"), rounds=3 if quick else 12, say=say)
     found = metrics_cost.measured(calls, cost) | metrics_layouts.measured(layouts)
     return {
         "bench": "metrics",

@@ -32,6 +32,7 @@ SELECT id, at, CASE id %% 4
     ELSE 50 + 30 * sin(place / 900.0) + random()
 END
 FROM observability_series, generate_series(0, %s - 1) AS place, LATERAL (SELECT %s + place * interval '15 s' AS at) AS x
+WHERE name = ANY(%s)
 """
 NAIVE = """
 CREATE TABLE bench_naive (
@@ -39,8 +40,12 @@ CREATE TABLE bench_naive (
 );
 INSERT INTO bench_naive (name, labels, at, value)
 SELECT name, labels, at, value FROM observability_sample JOIN observability_series AS series ON series.id = series_id
-ORDER BY at;
+WHERE name = ANY(%s) ORDER BY at;
 CREATE INDEX ON bench_naive (name, at);
+"""
+SIZE = """
+SELECT coalesce(sum(pg_total_relation_size(relid)), pg_total_relation_size(%s::regclass))
+FROM pg_partition_tree(%s::regclass)
 """
 NAIVE_PAGE = """
 SELECT labels, date_trunc('hour', at), min(value), avg(value), max(value) FROM bench_naive
@@ -94,9 +99,9 @@ def _fill(owner_url: str, start: datetime) -> None:
     partitions.make(partitions.SAMPLES, start, timezone.now())
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("SELECT setseed(%s)", [SEED])
-        owner.execute(FILL, [DAYS * 86_400 // STEP, start])
+        owner.execute(FILL, [DAYS * 86_400 // STEP, start, [NAME, OTHER]])
         for statement in NAIVE.split(";")[:-1]:
-            owner.execute(statement)
+            owner.execute(statement, [[NAME, OTHER]] if "%s" in statement else None)
         owner.execute("GRANT SELECT ON bench_naive TO PUBLIC")
         owner.execute("VACUUM ANALYZE bench_naive")
 
@@ -120,19 +125,19 @@ def _analyze(owner_url: str) -> None:
 def _bytes(table: str) -> int:
     """On the disk: rows, what is kept beside them, and indexes, of all partitions."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree(%s::regclass)", [table])
+        cursor.execute(SIZE, [table, table])
         return int(cursor.fetchone()[0])
 
 
 def _pages(start: datetime, end: datetime, rounds: int) -> dict[str, Any]:
     from apps.observability.store import reading
 
-    day = end - timedelta(days=1)
+    day, packed = end - timedelta(days=1), end - timedelta(days=6)
     pages: dict[str, Callable[[], Any]] = {
         "naive_30d_ms": lambda: _naive_page(start, end),
         "page_30d_ms": lambda: reading.query(name=NAME, start=start, end=end, step=3600),
         "page_24h_ms": lambda: reading.query(name=NAME, start=day, end=end),
-        "packed_day_ms": lambda: reading.query(name=NAME, start=start, end=start + timedelta(days=1), step=60),
+        "packed_day_ms": lambda: reading.query(name=NAME, start=packed, end=packed + timedelta(days=1), step=60),
     }
     times: dict[str, list[float]] = {name: [] for name in pages}
     for number in range(rounds + 1):

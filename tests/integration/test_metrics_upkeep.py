@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from apps.observability.models import FiveMinuteRollup, HourRollup, Sample, SampleChunk, Series
 from apps.observability.services.upkeep import roll_up
-from apps.observability.store import history, packing, partitions, reading, writing
+from apps.observability.store import averaging, history, packing, partitions, reading, writing
 from tests.support.metrics import add_series, put_samples, samples
 
 pytestmark = pytest.mark.django_db
@@ -45,7 +45,7 @@ def test_averages_hold_least_mean_and_greatest_of_each_bucket_that_is_over(hour_
     assert HourRollup.objects.get().count == 20
 
 
-def test_rolling_up_again_changes_nothing(hour_ago, django_assert_max_num_queries):
+def test_rolling_up_again_changes_nothing(hour_ago):
     writing.record(samples([1.0] * 240, start=hour_ago), source="platform")
     roll_up()
     before = list(FiveMinuteRollup.objects.values()), list(HourRollup.objects.values())
@@ -83,6 +83,21 @@ def test_a_counter_is_averaged_by_its_growth_over_the_edges_of_buckets(hour_ago)
 
     assert [row.mean for row in FiveMinuteRollup.objects.order_by("start")] == [1.0, 1.0]
     assert [row.count for row in FiveMinuteRollup.objects.order_by("start")] == [19, 20]
+
+
+def test_a_death_between_two_averages_is_gone_on_with(hour_ago, monkeypatch):
+    writing.record(samples([1.0] * 240, start=hour_ago, labels={"run": "a"}), source="platform")
+    monkeypatch.setattr(averaging, "SERIES_AT_ONCE", 1)
+    add_series(run="b")
+    with monkeypatch.context() as patch:
+        patch.setattr(averaging, "_make_hours", dies_after(averaging._make_hours, calls=0))
+        with pytest.raises(Death):
+            roll_up()
+    assert not FiveMinuteRollup.objects.exists()
+
+    roll_up()
+
+    assert (FiveMinuteRollup.objects.count(), HourRollup.objects.count()) == (12, 1)
 
 
 def test_a_curve_of_averages_goes_on_to_now_with_samples(hour_ago):

@@ -24,7 +24,7 @@ class SeriesSerializer(serializers.Serializer[Any]):
     labels = serializers.DictField(child=serializers.CharField())
     kind = serializers.ChoiceField(choices=SeriesKind.choices)
     unit = serializers.CharField(allow_blank=True)
-    source = serializers.ChoiceField(choices=SeriesSource.choices)
+    source: Any = serializers.ChoiceField(choices=SeriesSource.choices)
     run = serializers.UUIDField(source="run_id", allow_null=True)
 
 

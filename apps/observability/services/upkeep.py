@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from django.conf import settings
@@ -47,9 +48,9 @@ def roll_up() -> None:
 def _roll_up(now: datetime) -> None:
     _make_partitions(now)
     averaging.make(now)
-    _unless_locked("pack", lambda: history.pack_oldest_day(now))
+    _unless_locked("pack", partial(history.pack_oldest_day, now))
     for table, days in _kept_days().items():
-        _unless_locked("retention", lambda table=table, days=days: partitions.drop(table, now - timedelta(days=days)))
+        _unless_locked("retention", partial(partitions.drop, table, now - timedelta(days=days)))
     _remove_idle_series(now)
 
 
@@ -61,7 +62,7 @@ def _make_partitions(now: datetime) -> None:
 
 def _kept_days() -> dict[str, int]:
     """How long each table of history is kept: never less than the hot window."""
-    hot = settings.METRICS_HOT_DAYS + 1
+    hot = max(settings.METRICS_HOT_DAYS, 1) + 1
     return {
         partitions.CHUNKS: max(settings.METRICS_RAW_DAYS, hot),
         partitions.FIVE_MINUTES: max(settings.METRICS_5M_DAYS, hot),

@@ -86,13 +86,9 @@ def _pack_span(ids: list[int], start: datetime, length: timedelta) -> int:
         for hour, part in _hours(united(old.get(id, EMPTY), samples), start, length)
     ]
     with connection.cursor() as cursor:
-        columns = [
-            [id for id, _, _ in hours],
-            [hour for _, hour, _ in hours],
-            [len(part) for _, _, part in hours],
-            [packing.packed(part) for _, _, part in hours],
-        ]
-        cursor.execute(UPSERT, columns)
+        ids, starts = [id for id, _, _ in hours], [hour for _, hour, _ in hours]
+        counts, data = [len(part) for _, _, part in hours], [packing.packed(part) for _, _, part in hours]
+        cursor.execute(UPSERT, [ids, starts, counts, data])
     return sum(len(samples) for samples in hot.values())
 
 

@@ -1,6 +1,5 @@
 """Partitions of the four tables of time, made and dropped by functions of the database (first migration)."""
 
-from collections.abc import Iterable
 from datetime import datetime
 
 from django.db import connection
@@ -35,7 +34,7 @@ def names(parent: str) -> list[str]:
     return _names(query, [parent])
 
 
-def _names(query: str, values: Iterable[object]) -> list[str]:
+def _names(query: str, values: list[str | datetime]) -> list[str]:
     with connection.cursor() as cursor:
-        cursor.execute(query, list(values))
+        cursor.execute(query, values)
         return [row[0] for row in cursor.fetchall()]

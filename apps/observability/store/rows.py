@@ -7,18 +7,20 @@ from datetime import datetime, timedelta
 import numpy as np
 import structlog
 from django.db import connection
+from django.utils import timezone
 
 from apps.observability.store import packing
 from apps.observability.store.buckets import Buckets
 from apps.observability.store.samples import EMPTY, Samples, chained, united
-from apps.observability.store.times import INSTANT, POSTGRES_EPOCH_MS, hot_since
+from apps.observability.store.times import ALWAYS_HOT, INSTANT, POSTGRES_EPOCH_MS
 
 Span = tuple[datetime, datetime]
 """First and last moment, both within."""
 PREDECESSOR = timedelta(days=1)
 """What a counter grew from is looked for so far back."""
 SAMPLE = np.dtype([("at", ">i8"), ("value", ">f8"), ("anomalous", "?")])
-BUCKET = np.dtype([("start", ">i8"), *((name, ">f8") for name in ("least", "mean", "greatest", "last", "count"))])
+AVERAGES = ("least", "mean", "greatest", "last", "count")
+BUCKET = np.dtype([("start", ">i8"), *((name, ">f8") for name in AVERAGES)])
 
 
 log = structlog.get_logger(__name__)
@@ -83,7 +85,7 @@ def raw(ids: Sequence[int], start: datetime, end: datetime, *, most: int) -> dic
     """The newest ``most`` samples of each series from ``start`` to ``end``, packed ones too; each has an entry."""
     found = hot(dict.fromkeys(ids, (start, end)), most=most)  # first: what is packed meanwhile is found there
     short = [id for id in ids if len(found.get(id, EMPTY)) < most]
-    old = packed(short, start, end, most=most) if short and start < hot_since() else {}
+    old = packed(short, start, end, most=most) if short and timezone.now() - start > ALWAYS_HOT else {}
     return {id: united(old.get(id, EMPTY), found.get(id, EMPTY)).part(slice(-most, None)) for id in ids}
 
 
@@ -111,6 +113,6 @@ def _samples(data: bytes) -> Samples:
 
 def _buckets(data: bytes) -> Buckets:
     found = np.frombuffer(data, BUCKET)
-    least, mean, greatest, last, counts = (found[name].astype(np.float64) for name in BUCKET.names[1:])
+    least, mean, greatest, last, counts = (found[name].astype(np.float64) for name in AVERAGES)
     starts = found["start"].astype(np.int64) / 1e6 + POSTGRES_EPOCH_MS / 1000
     return Buckets(starts=starts, least=least, mean=mean, greatest=greatest, last=last, counts=counts)

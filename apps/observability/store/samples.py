@@ -33,7 +33,7 @@ class Samples:
         high = np.searchsorted(self.at, milliseconds(last), side="right")
         return self.part(slice(low, high))
 
-    def part(self, which: slice | NDArray[np.bool_]) -> "Samples":
+    def part(self, which: slice | NDArray[np.bool_] | NDArray[np.intp]) -> "Samples":
         return Samples(self.at[which], self.values[which], self.anomalous[which])
 
 

@@ -9,6 +9,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 POSTGRES_EPOCH_MS = 946_684_800_000
 """2000-01-01 in milliseconds since 1970: PostgreSQL counts from there, in microseconds."""
 INSTANT = timedelta(milliseconds=1)
+ALWAYS_HOT = timedelta(days=1)
+"""What is younger is never packed, whatever the settings say or said."""
 AHEAD = timedelta(seconds=60)
 """Clocks differ by so much: what is further ahead is from the future."""
 
@@ -30,7 +32,7 @@ def seconds(at: datetime) -> float:
 
 def hot_since(now: datetime | None = None) -> datetime:
     """Where the hot window begins: older samples are no longer taken, and are packed."""
-    return (now or timezone.now()) - timedelta(days=settings.METRICS_HOT_DAYS)
+    return (now or timezone.now()) - max(timedelta(days=settings.METRICS_HOT_DAYS), ALWAYS_HOT)
 
 
 def milliseconds(at: datetime) -> float:

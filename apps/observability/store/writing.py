@@ -28,6 +28,7 @@ WITH given AS (
 ), stored AS (
     INSERT INTO observability_sample (series_id, at, value)
     SELECT series_id, at, value FROM given JOIN there ON there.id = given.series_id
+    ORDER BY series_id, at -- in one order by all, so that no two wait for each other
     ON CONFLICT DO NOTHING
     RETURNING series_id, at
 ), late AS (
