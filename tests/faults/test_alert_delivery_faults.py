@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,8 @@ from django.conf import LazySettings
 from django.db import connections
 from django.utils import timezone
 
-from apps.observability.models import Notification
+from apps.core.locks import alone
+from apps.observability.models import Channel, Notification
 from apps.observability.services import delivering
 from tests.support.factories import AlertRouteFactory, NotificationFactory
 from tests.support.receivers import LOOPBACK, Receiver, receiving
@@ -56,3 +58,33 @@ def test_what_it_had_claimed_or_sent_is_sent_again_under_the_same_id(
     assert [hook.headers["Esper-Notification"] for hook in receiver.got] == [str(row.pk)] * (sent + 1)
     row.refresh_from_db()
     assert (row.state, row.attempts, row.tries.count()) == ("DELIVERED", 2, 1)
+
+
+@pytest.fixture
+def mail_hangs() -> Iterator[None]:
+    """Another worker delivers by e-mail, and does not come to an end."""
+    holds, ends = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with alone(f"observability: deliver by {Channel.EMAIL}", busy=""):
+            holds.set()
+            ends.wait(20)
+        connections.close_all()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert holds.wait(20)
+    yield
+    ends.set()
+    thread.join()
+
+
+def test_a_worker_that_hangs_with_e_mail_holds_up_no_webhook(receiver: Receiver, mail_hangs: None) -> None:
+    hook: Any = NotificationFactory(route_id=AlertRouteFactory(target=receiver.url).pk)
+    letter: Any = NotificationFactory(route_id=AlertRouteFactory(channel="email").pk, channel="email")
+
+    assert delivering.deliver().delivered == 1
+
+    for row in (hook, letter):
+        row.refresh_from_db()
+    assert (hook.state, letter.state) == ("DELIVERED", "PENDING")

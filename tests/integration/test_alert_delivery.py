@@ -14,10 +14,11 @@ from apps.audit.models import AuditEvent
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict
 from apps.core.ids import first_id, new_id
+from apps.observability.collectors import notifications
 from apps.observability.delivery import webhooks
 from apps.observability.delivery.outcomes import pause
 from apps.observability.lifecycle import NotificationState
-from apps.observability.models import DeliveryAttempt, Notification
+from apps.observability.models import Channel, DeliveryAttempt, Notification
 from apps.observability.services import delivering
 from apps.observability.services.delivering import CLAIM_SECONDS, TRIES, deliver, retry_notification
 from tests.support.factories import AlertRouteFactory, NotificationFactory
@@ -172,7 +173,7 @@ class TestClaims:
     ) -> None:
         row = owed(route)
         until = timezone.now() + timedelta(seconds=2 * CLAIM_SECONDS)
-        (claimed,) = delivering._claim()
+        (claimed,) = delivering._claim(Channel.WEBHOOK)
         Notification.objects.filter(pk=row.pk).update(claimed_until=until)
 
         delivering._send_all([claimed])
@@ -267,3 +268,13 @@ def test_a_target_that_hangs_keeps_no_other_waiting(receiver: Receiver, route: A
 
     assert last.is_set()
     assert sorted(hook.headers["Esper-Notification"] for hook in receiver.got) == sorted(str(row.pk) for row in rows)
+
+
+def test_metrics_tell_how_many_there_are_and_how_long_the_oldest_waits(route: Any) -> None:
+    owed(route, state="FAILED"), owed(route, created_at=timezone.now() - timedelta(minutes=10))
+
+    counted = {sample.labels["state"]: sample.value for sample in next(iter(notifications.counted())).samples}
+    (age,) = next(iter(notifications.waiting())).samples
+
+    assert counted == {"PENDING": 1, "SENDING": 0, "DELIVERED": 0, "FAILED": 1}
+    assert 600 <= age.value < 660

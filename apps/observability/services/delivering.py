@@ -7,6 +7,7 @@ claims to run out; then they are sent again, under the same id: at least once, n
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -22,6 +23,7 @@ from apps.audit import services as audit
 from apps.core.actors import SYSTEM, Actor
 from apps.core.errors import Conflict
 from apps.core.ids import first_id
+from apps.core.locks import alone
 from apps.observability.delivery import mail, webhooks
 from apps.observability.delivery.outcomes import Outcome, pause
 from apps.observability.lifecycle import TEST, UNDER_WAY, NotificationState
@@ -53,11 +55,11 @@ class Delivered:
 
 
 def deliver() -> Delivered:
-    """Send what is due, each at most once at a time, and forget what is older than ``NOTIFICATION_KEEP_DAYS``."""
-    until = time.monotonic() + ROUND_SECONDS
-    states: list[str] = []
-    while time.monotonic() < until and (claimed := _claim()):
-        states += _send_all(claimed)
+    """Send what is due, each at most once at a time, and forget what is older than ``NOTIFICATION_KEEP_DAYS``.
+
+    One worker at a time for each channel: a mail server that hangs holds up neither webhooks nor other work.
+    """
+    states = [state for channel in (Channel.WEBHOOK, Channel.EMAIL) for state in _deliver_over(channel)]
     return Delivered(
         delivered=states.count(NotificationState.DELIVERED),
         postponed=states.count(NotificationState.PENDING),
@@ -88,12 +90,22 @@ def retry_notification(*, notification: Notification, actor: Actor, reason: str 
     return row
 
 
+def _deliver_over(channel: Channel) -> list[str]:
+    """What became of each message that was due; nothing, while another worker does it."""
+    until = time.monotonic() + ROUND_SECONDS
+    states: list[str] = []
+    with suppress(Conflict), alone(f"observability: deliver by {channel}", busy="another worker delivers"):
+        while time.monotonic() < until and (claimed := _claim(channel)):
+            states += _send_all(claimed)
+    return states
+
+
 @transaction.atomic
-def _claim() -> list[Notification]:
+def _claim(channel: Channel) -> list[Notification]:
     """The next batch, ours until ``claimed_until``. A claim that has run out was of a worker that is gone."""
     waits = Q(state=NotificationState.PENDING, due_at__lte=Now())
     is_left = Q(state=NotificationState.SENDING, claimed_until__lt=Now())
-    found = Notification.objects.filter(waits | is_left).order_by("due_at", "pk")
+    found = Notification.objects.filter(waits | is_left, channel=channel).order_by("due_at", "pk")
     rows = list(found.select_for_update(of=("self",), skip_locked=True)[:BATCH])
     until = _database_now() + timedelta(seconds=CLAIM_SECONDS)
     Notification.objects.filter(pk__in=[row.pk for row in rows]).update(
