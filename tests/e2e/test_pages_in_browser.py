@@ -11,9 +11,10 @@ from apps.blueprints.models import BlueprintVersion
 from apps.blueprints.services import load_starter_library
 from apps.core.actors import SYSTEM
 from apps.kernels.models import Kernel
+from apps.observability.lifecycle import AlertState
 from apps.training.lifecycle import RunState
 from tests.e2e.conftest import Open, Visit
-from tests.support.run_rows import make_control, make_run, make_user
+from tests.support.run_rows import make_alert, make_anomaly, make_control, make_recordings, make_run, make_user
 
 pytestmark = pytest.mark.e2e
 
@@ -34,6 +35,10 @@ def paths(live_site: str) -> dict[str, str]:
     done = make_run(name="digits-done", owner=ada)
     make_control(done)
     running = make_run(name="digits-running", state=RunState.RUNNING, done=17, owner=ada)
+    make_anomaly(done, epoch=15.5, until=17)
+    make_alert(done, AlertState.RESOLVED, epoch=16, until=18)
+    make_alert(running, epoch=12)
+    make_recordings(done)
     make_run(name="spirals-paused", task="spirals", state=RunState.PAUSED, done=14, gap=range(5, 8))
     make_run(name="digits-failed", state=RunState.FAILED, done=6, failure="its workers were lost 6 times")
     kernel = make_kernel()
@@ -42,6 +47,9 @@ def paths(live_site: str) -> dict[str, str]:
     return {
         "runs": "/runs",
         "runs-none": "/runs?state=RECOVERING",
+        "compare": f"/runs/compare?run={done.pk}&run={running.pk}",
+        "compare-wrong": f"/runs/compare?run={done.pk}&run=nothing&run={running.pk}",
+        "compare-one": f"/runs/compare?run={done.pk}",
         "start": "/runs/new",
         "run-done": f"/runs/{done.pk}",
         "run-running": f"/runs/{running.pk}",
@@ -117,6 +125,8 @@ def _look(visit: Visit, name: str, path: str, suffix: str) -> list[str]:
     visit.go(path)
     if name.startswith("run-"):
         expect(visit.page.locator("#lanes a").first).to_be_attached()
+    if name in {"compare", "compare-wrong"}:
+        expect(visit.page.locator("#freshness-text")).to_contain_text("newest measurement")
     visit.keep(f"{name}-{suffix}")
     found = [f"{name}: {finding}" for finding in visit.violations()]
     if visit.shifted() >= 0.1:
