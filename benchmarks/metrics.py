@@ -4,6 +4,7 @@ What a call in the loop costs, what the platform's own tasks cost, how fast page
 table, and how many bytes a sample of history takes. Both forms write the same 2,073,600 samples; quick repeats less.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -19,6 +20,7 @@ from benchmarks.targets import rows
 
 def run(quick: bool = False, say: Callable[[str], Any] = print) -> dict[str, Any]:
     """Every figure of the area, and how it came about, as JSON types."""
+    logging.getLogger("apps.observability").setLevel(logging.WARNING)  # a line for each day that is packed
     with own_database(say) as cluster, own_valkeys(Path(settings.ESPER_HOME)):
         layouts = metrics_layouts.measure(cluster.url("owner"), rounds=3 if quick else 12, say=say)
         say("recording in a loop ...")
