@@ -153,7 +153,8 @@ def test_of_two_scans_at_once_one_works():
     try:
         with copy.cursor() as other:
             other.execute(TAKE, ["observability.scan_anomalies"])
-        assert scanning.scan() == Scanned()
+            assert scanning.scan() == Scanned()
+            other.execute("SELECT pg_advisory_unlock_all()")
     finally:
         copy.close()
 

@@ -21,6 +21,9 @@ LEAST_EXCESS = 0.05
 RARE = 2.0
 RAREST = 3.2
 """-log10 of the probability at which a component begins to contribute, and at which it is at its cap."""
+ENDLESS = 1.0
+"""How much rarer, in the same unit, it must be in a stream of which nobody knows how long it will be: one value in
+1,000 by chance alone is four in a stream of the usual benchmark, but six a day in each series of 15 seconds."""
 DAMPED = 0.3
 """By what scores are multiplied right after an alarm; it rises to 1 over the refractory period. So an anomaly is one
 alarm, but what is much odder than it must be is told of soon."""
@@ -54,7 +57,8 @@ class StreamDetector:
         if score >= THRESHOLD: print(detector.explain().text)
 
     Args:
-        probation: how many values it only learns from, and scores 0; None: 120.
+        probation: how many values it only learns from, and scores 0; best 15 % of those to come. None: nobody knows
+            how many will come; it learns from 120, and is harder to surprise.
         refractory: for how many values after an alarm others are held back; None: half of the probation, 200 if that
             is not given either.
     """
@@ -64,6 +68,8 @@ class StreamDetector:
             refractory = DEFAULT_REFRACTORY if probation is None else max(1, probation // 2)
         self.probation = max(1, DEFAULT_PROBATION if probation is None else int(probation))
         self.refractory = max(0, int(refractory))
+        self.margin = ENDLESS if probation is None else 0.0
+        """Added to what counts as rare."""
         self.seen = 0
         self.quiet = 0
         """Values until the refractory period is over."""
@@ -162,7 +168,7 @@ class StreamDetector:
         return parts
 
     def _weight(self, name: str, raw: float) -> float:
-        return (self.tails[name].rarity(raw) - RARE) / (RAREST - RARE)
+        return (self.tails[name].rarity(raw) - RARE - self.margin) / (RAREST - RARE)
 
     def _learn(self, at: float, value: float, raws: dict[str, float], settled: bool) -> None:
         for name, raw in raws.items():
@@ -193,6 +199,7 @@ class StreamDetector:
             "probation": self.probation,
             "refractory": self.refractory,
             "seen": self.seen,
+            "margin": self.margin,
             "quiet": self.quiet,
             "odd": self.odd,
             "surprise": self.surprise,
@@ -215,12 +222,13 @@ class StreamDetector:
         Raises:
             ValueError: it is none of this version.
         """
+        version = state.get("version") if isinstance(state, dict) else None
+        if version != VERSION:
+            raise ValueError(f"no state of version {VERSION}, but of {version!r}")
         try:
-            if state["version"] != VERSION:
-                raise ValueError(f"a state of version {state['version']!r}; this is {VERSION}")
             found = cls(int(state["probation"]), refractory=int(state["refractory"]))
             found.seen, found.quiet, found.odd = int(state["seen"]), int(state["quiet"]), bool(state["odd"])
-            for name in ("surprise", "drift", "first_at", "last_at"):
+            for name in ("margin", "surprise", "drift", "first_at", "last_at"):
                 setattr(found, name, float(state[name]))
             found.level = Level.from_state(state["level"])
             found.range = Range.from_state(state["range"])
@@ -229,6 +237,6 @@ class StreamDetector:
             found.season = Season.from_state(state["season"])
             found.activity = Level.from_state(state["activity"])
             found.tails = {name: Tail.from_state(state["tails"][name]) for name in found.tails}
-        except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"no state of a detector: {error!r}") from error
         return found
