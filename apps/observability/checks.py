@@ -22,3 +22,17 @@ def check_webhook_networks(app_configs: Any, **kwargs: Any) -> list[CheckMessage
             )
         ]
     return []
+
+
+@register()
+def check_notification_days(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Notifications are kept for a while: groups of alerts follow from them."""
+    if settings.NOTIFICATION_KEEP_DAYS >= 1:
+        return []
+    return [
+        Error(
+            f"ESPER_NOTIFICATION_KEEP_DAYS is {settings.NOTIFICATION_KEEP_DAYS}.",
+            hint="Keep notifications for at least 1 day.",
+            id="esper.E011",
+        )
+    ]

@@ -13,7 +13,7 @@ from environs import Env
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from esper_site.settings import object_storage, process_metrics
+from esper_site.settings import mail, object_storage, process_metrics
 
 env = Env()
 
@@ -321,14 +321,10 @@ DATABASE_BUDGET_BYTES = env.int("ESPER_DATABASE_BUDGET_BYTES", 0)
 
 # --- What people are told: docs/alert-routes.md. Without a mail server, routes are webhooks only.
 PUBLIC_URL = env.str("ESPER_PUBLIC_URL", "").rstrip("/")
-MAIL: dict[str, Any] = env.dj_email_url("ESPER_EMAIL_URL") if env.str("ESPER_EMAIL_URL", "") else {}
-EMAIL_BACKEND = MAIL.get("EMAIL_BACKEND", "django.core.mail.backends.smtp.EmailBackend")
-EMAIL_HOST = MAIL.get("EMAIL_HOST") or ""
-EMAIL_PORT = MAIL.get("EMAIL_PORT") or 25
-EMAIL_HOST_USER = MAIL.get("EMAIL_HOST_USER") or ""
-EMAIL_HOST_PASSWORD = MAIL.get("EMAIL_HOST_PASSWORD") or ""
-EMAIL_USE_TLS = MAIL.get("EMAIL_USE_TLS", False)
-EMAIL_USE_SSL = MAIL.get("EMAIL_USE_SSL", False)
+MAIL_SERVER = mail.server(env.str("ESPER_EMAIL_URL", ""))
+EMAIL_HOST, EMAIL_PORT = MAIL_SERVER["host"], MAIL_SERVER["port"]
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = MAIL_SERVER["user"], MAIL_SERVER["password"]
+EMAIL_USE_TLS, EMAIL_USE_SSL = MAIL_SERVER["starttls"], MAIL_SERVER["tls"]
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("ESPER_EMAIL_FROM", "esper@localhost")
 WEBHOOK_ALLOWED_NETWORKS: list[str] = env.list("ESPER_WEBHOOK_ALLOWED_NETWORKS", [])
