@@ -268,22 +268,22 @@ def _alerts(ids: set[UUID]) -> Read:
 
 def _alert_rules(ids: set[UUID]) -> Read:
     for key, name in AlertRule.objects.filter(pk__in=ids).values_list("pk", "name"):
-        yield key, Named(name, reverse("admin:observability_alertrule_change", args=[key]))
+        yield key, Named(name, f"{reverse('dashboards:alert-rules')}#r-{key}")
 
 
 def _silences(ids: set[UUID]) -> Read:
     for key, comment in Silence.objects.filter(pk__in=ids).values_list("pk", "comment"):
-        yield key, Named(comment, reverse("admin:observability_silence_change", args=[key]))
+        yield key, Named(comment, f"{reverse('dashboards:silences')}#s-{key}")
 
 
 def _alert_routes(ids: set[UUID]) -> Read:
     for key, name in AlertRoute.objects.filter(pk__in=ids).values_list("pk", "name"):
-        yield key, Named(name, reverse("admin:observability_alertroute_change", args=[key]))
+        yield key, Named(name, f"{reverse('dashboards:alert-routes')}?route={key}")
 
 
 def _notifications(ids: set[UUID]) -> Read:
     for key, name in Notification.objects.filter(pk__in=ids).values_list("pk", "route_name"):
-        yield key, Named(f"over {name}", reverse("admin:observability_notification_change", args=[key]))
+        yield key, Named(f"over {name}", f"{reverse('dashboards:alert-routes')}#m-{key}")
 
 
 def _run_names(ids: set[UUID]) -> dict[UUID, str]:
