@@ -246,7 +246,7 @@ CHECKPOINTS = (
     _counter("esper_checkpoint_save_failures_total", "Checkpoints that were begun and not stored.", "reason"),
     _histogram("esper_checkpoint_stall_seconds", "Seconds that training stood still for a checkpoint."),
     _histogram("esper_checkpoint_save_seconds", "Seconds from the barrier until a checkpoint was durable."),
-    _gauge("esper_checkpoint_jobs", "Work with checkpoints that was asked for.", "kind", "state"),
+    _gauge("esper_checkpoint_jobs", "Work with checkpoints that was asked for.", "kind", "state", stored=False),
     _gauge("esper_checkpoint_age_seconds", "Of the running run whose newest checkpoint is oldest: its age."),
 )
 

@@ -8,6 +8,7 @@ from apps.observability.catalogue import RECORDED
 from apps.observability.collectors.families import families
 from apps.observability.store import reading
 
+NAME = "runs_now"
 FRESH_SECONDS = 300
 MOST = 500
 """Series; a run has about ten."""

@@ -10,8 +10,8 @@ from prometheus_client.core import Metric
 from apps.core.errors import Conflict, Unavailable
 from apps.core.locks import alone
 from apps.core.metrics import read_collectors
-from apps.observability.catalogue import COUNTER, HISTOGRAM, RECORDED, SUMMARY, spec_of
-from apps.observability.collectors import hosts
+from apps.observability.catalogue import COUNTER, HISTOGRAM, SUMMARY, spec_of
+from apps.observability.collectors import hosts, runs
 from apps.observability.contracts import Reading, Written
 from apps.observability.store import writing
 
@@ -31,20 +31,21 @@ def collect() -> Written:
         with alone("observability.collect", busy="another worker collects"):
             now = timezone.now().timestamp()
             at = datetime.fromtimestamp(now - now % PERIOD, UTC)
-            return writing.record(list(readings(read_collectors(), at)), source="platform")
+            # What runs record is in the store already: it is read there, for `/metrics`.
+            return writing.record(list(readings(read_collectors(without=(runs.NAME,)), at)), source="platform")
     except Conflict:
         return NOTHING
 
 
 def readings(families: Iterable[Metric], at: datetime) -> Iterator[Reading]:
-    """The samples that the catalogue wants stored. What runs record themselves is stored already."""
+    """The samples that the catalogue wants stored."""
     for family in families:
         for sample in family.samples:
             try:
                 spec = spec_of(sample.name)
             except KeyError:
                 continue  # not ours
-            if not spec.stored or sample.name in RECORDED or sample.name.endswith("_bucket"):
+            if not spec.stored or sample.name.endswith("_bucket"):
                 continue
             summed = spec.kind in (HISTOGRAM, SUMMARY) and sample.name != spec.name
             yield Reading(
