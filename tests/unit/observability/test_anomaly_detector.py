@@ -54,7 +54,7 @@ def test_a_mean_that_moves_is_found_soon_and_by_how_it_moved(shift):
     found = alarms(gaussian(5, seed=4, mean=10 + shift, spread=0.5), detector=detector, first=600)
 
     assert found
-    assert detector.explain().components["shift"] == pytest.approx(0.6)
+    assert detector.explain().components["shift"] > 0.3
 
 
 def test_values_that_do_not_follow_on_each_other_as_ever_are_found():
