@@ -10,6 +10,7 @@ from apps.core.errors import Invalid
 from apps.observability.contracts import Reading, Written
 from apps.observability.matchers import Matcher
 from apps.observability.models import Series
+from apps.observability.services.upkeep import roll_up
 from apps.observability.store import reading, writing
 from apps.observability.store.times import whole
 
@@ -82,6 +83,41 @@ def test_a_counter_is_its_growth_a_second_and_a_reset_is_no_fall():
     [curve] = reading.query(name="queue_length", start=NOW - timedelta(hours=1), end=NOW)
 
     assert curve.mean.tolist() == [2.0, 2.0, 1.0, 1.0]
+
+
+def test_buckets_of_samples_are_whole_wherever_the_range_begins_and_ends():
+    end = NOW.replace(second=0, microsecond=0)
+    writing.record(samples([float(n) for n in range(241)], end=end, kind="counter"), source="platform")
+
+    def drawn(**shifted):
+        start, stop = end - timedelta(minutes=20), end - timedelta(minutes=10, **shifted)
+        [curve] = reading.query(name="queue_length", start=start + timedelta(**shifted), end=stop, step=60)
+        return dict(zip(curve.times.tolist(), curve.mean.tolist(), strict=True))
+
+    assert drawn() == drawn(seconds=20) | {end.timestamp() - 600: 1 / 15}
+    assert set(drawn().values()) == {1 / 15}
+
+
+def test_a_counter_grows_from_the_sample_before_the_range():
+    writing.record(samples([0.0, 30.0, 60.0], kind="counter"), source="platform")
+
+    [curve] = reading.query(name="queue_length", start=NOW - timedelta(seconds=20), end=NOW)
+
+    assert curve.mean.tolist() == [2.0, 2.0]
+
+
+def test_averages_of_an_hour_are_as_their_samples_say():
+    start = NOW - timedelta(hours=5)
+    writing.record(samples(list(np.random.default_rng(5).standard_normal(1200)), end=NOW), source="platform")
+    asked = {"name": "queue_length", "start": start, "end": NOW}
+    [by_samples] = reading.query(**asked, step=3600)
+
+    roll_up()
+
+    [by_averages] = reading.query(**asked, step=3600)
+    assert by_averages.times.tolist() == by_samples.times.tolist()
+    assert np.allclose(by_averages.mean, by_samples.mean, rtol=1e-12)
+    assert by_averages.greatest.tolist() == by_samples.greatest.tolist()
 
 
 def test_marked_samples_are_seen():

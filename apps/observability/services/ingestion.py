@@ -18,6 +18,7 @@ OWN_PREFIX = "esper_"
 MEMBERS = ("name", "value", "at", "labels", "kind", "unit")
 NOT_NUMBERS = {"NaN": float("nan"), "+Inf": float("inf"), "-Inf": float("-inf")}
 """As Prometheus writes what JSON has no numbers for."""
+KINDS = tuple(SeriesKind.values)
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 """RFC 3339."""
 
@@ -100,8 +101,8 @@ def _moment(given: Any) -> datetime:
 
 
 def _kind(given: Any) -> str:
-    if not isinstance(given, str) or given not in SeriesKind.values:
-        raise Fault("/kind", f"must be one of {', '.join(SeriesKind.values)}", "invalid_choice")
+    if not isinstance(given, str) or given not in KINDS:
+        raise Fault("/kind", f"must be one of {', '.join(KINDS)}", "invalid_choice")
     return given
 
 

@@ -17,7 +17,7 @@ from apps.observability.store import averaging, history, partitions
 from apps.observability.store.registering import lock_number
 from apps.observability.store.times import hot_since
 
-AHEAD = timedelta(days=2)
+AHEAD, BEHIND = timedelta(days=2), timedelta(days=1)
 BUSY = "metrics_upkeep_runs"
 MOST_REMOVED = 1_000
 
@@ -57,7 +57,7 @@ def _roll_up(now: datetime) -> None:
 def _make_partitions(now: datetime) -> None:
     """Those of the hot window, and of the next days: nobody who writes has to wait for one."""
     for table in partitions.ALL:
-        partitions.make(table, hot_since(now), now + AHEAD)
+        partitions.make(table, hot_since(now) - BEHIND, now + AHEAD)
 
 
 def _kept_days() -> dict[str, int]:

@@ -16,7 +16,7 @@ from apps.observability.store import buckets, rows
 from apps.observability.store.buckets import COLUMNS, Buckets
 from apps.observability.store.curves import TABLES
 from apps.observability.store.gathering import gathered
-from apps.observability.store.times import AHEAD, EPOCH, INSTANT, hot_since, moment
+from apps.observability.store.times import AHEAD, INSTANT, floor, hot_since, moment
 
 FIVE_MINUTES, HOUR = timedelta(seconds=FiveMinuteRollup.SECONDS), timedelta(seconds=HourRollup.SECONDS)
 DAY = timedelta(days=1)
@@ -25,7 +25,8 @@ UNSETTLED = timedelta(minutes=15)
 SERIES_AT_ONCE = 500
 LENGTH_AT_ONCE = timedelta(days=20)
 """Of time, added over series: what is read at once (at 15 seconds a sample, 115,000 samples)."""
-MARKS_AT_ONCE = 2_000
+MARKS_AT_ONCE, MOST_ROUNDS = 2_000, 50
+"""What is marked beyond them waits for the next minute."""
 MOST = 500_000
 """Samples of one series that are read at once."""
 
@@ -89,7 +90,9 @@ def make(now: datetime) -> int:
     ids = list(Series.objects.order_by("pk").values_list("pk", flat=True))
     parts = [ids[place : place + SERIES_AT_ONCE] for place in range(0, len(ids), SERIES_AT_ONCE)]
     made = sum(_make_due(part, now) for part in parts)
-    while (changed := _make_late(now)) is not None:
+    for _ in range(MOST_ROUNDS):
+        if (changed := _make_late(now)) is None:
+            break
         made += changed
     return made
 
@@ -218,8 +221,3 @@ def _note_newest(progress: Iterable[Progress]) -> None:
     if stale:
         with connection.cursor() as cursor:
             cursor.execute(NOTE_NEWEST, [[each.id for each in stale], [each.newest for each in stale]])
-
-
-def floor(at: datetime, width: timedelta) -> datetime:
-    """The start of the bucket that ``at`` lies in."""
-    return at - (at - EPOCH) % width

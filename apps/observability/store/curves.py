@@ -1,6 +1,6 @@
 """Curves over a range of time: which of samples and averages to read, and of what step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from math import ceil
 
@@ -14,7 +14,7 @@ from apps.observability.models import Anomaly, FiveMinuteRollup, HourRollup, Ser
 from apps.observability.store import buckets, rows
 from apps.observability.store.buckets import NONE, Buckets
 from apps.observability.store.gathering import gathered
-from apps.observability.store.samples import Samples
+from apps.observability.store.samples import EMPTY, Samples, united
 from apps.observability.store.times import INSTANT, hot_since, moment, seconds
 
 MOST_POINTS = 20_000
@@ -42,22 +42,20 @@ def drawn(
     if width := _width(chosen):
         return _averaged(wanted, start, end, chosen, width)
     most = MOST_READ // len(wanted)
-    first, last = _aligned(start, end, chosen) if step else (start, end)
+    first, last = (start, end) if step == 0 else _aligned(start, end, chosen)
     found = rows.raw([info.id for info in wanted], first, last, most=most)
-    longest = max(len(samples) for samples in found.values())
-    if step == 0:
-        if longest > MOST_POINTS // len(wanted):
-            raise Invalid(
-                "there are too many samples: give a step, or a shorter range", pointer="/step", code="too_many"
-            )
-        return [_plain(info, found[info.id], start, end) for info in wanted]
-    if longest >= most:
-        if step is not None:
-            raise Invalid(f"there are too many samples: a multiple of {FIVE_MINUTES}", pointer="/step", code="too_many")
+    asked = {id: samples.within(start, end) for id, samples in found.items()}
+    longest = max(map(len, asked.values()))
+    if step == 0 and longest > MOST_POINTS // len(wanted):
+        raise Invalid("there are too many samples: give a step, or a shorter range", pointer="/step", code="too_many")
+    if step == 0 or (step is None and longest <= points):
+        return _plain(wanted, asked, start)
+    if max(map(len, found.values())) < most:
+        made = gathered(found, dict.fromkeys(found, first), _counters(wanted), chosen)
+        return [_curve(info, made[info.id], chosen, _marked(asked[info.id])) for info in wanted]
+    if step is None:
         return _averaged(wanted, start, end, FIVE_MINUTES, FIVE_MINUTES)
-    if step is None and longest <= points:
-        return [_plain(info, found[info.id], start, end) for info in wanted]
-    return [_bucketed(info, found[info.id], start, end, chosen) for info in wanted]
+    raise Invalid(f"there are too many samples: a multiple of {FIVE_MINUTES}", pointer="/step", code="too_many")
 
 
 def kept_step(start: datetime) -> int:
@@ -99,29 +97,25 @@ def _aligned(start: datetime, end: datetime, step: int) -> tuple[datetime, datet
     return moment(first), moment(last) - INSTANT
 
 
-def _plain(info: SeriesInfo, samples: Samples, start: datetime, end: datetime) -> Curve:
-    times, values = samples.times, samples.values
-    if info.kind == SeriesKind.COUNTER:
-        times, values, _, _ = buckets.growth(times, values)
-    return Curve(
-        series=info,
-        step=0,
-        times=times,
-        least=values,
-        mean=values,
-        greatest=values,
-        anomalies=_marked(samples, start, end),
-    )
+def _plain(wanted: Sequence[SeriesInfo], asked: Mapping[int, Samples], start: datetime) -> list[Curve]:
+    """The samples themselves; of counters, what each sample has grown by."""
+    before = rows.before(dict.fromkeys(_counters(wanted), start))
+    curves = []
+    for info in wanted:
+        samples = asked[info.id]
+        times, values = samples.times, samples.values
+        if info.kind == SeriesKind.COUNTER:
+            whole = united(before.get(info.id, EMPTY), samples)
+            times, values, _, _ = buckets.growth(whole.times, whole.values)
+        anomalies = _marked(samples)
+        curves.append(
+            Curve(series=info, step=0, times=times, least=values, mean=values, greatest=values, anomalies=anomalies)
+        )
+    return curves
 
 
-def _bucketed(info: SeriesInfo, samples: Samples, start: datetime, end: datetime, step: int) -> Curve:
-    found = buckets.gathered(samples.times, samples.values, step, is_counter=info.kind == SeriesKind.COUNTER)
-    return _curve(info, found, step, _marked(samples, start, end))
-
-
-def _marked(samples: Samples, start: datetime, end: datetime) -> Numbers:
-    asked = samples.within(start, end)
-    return asked.part(asked.anomalous).times
+def _marked(samples: Samples) -> Numbers:
+    return samples.part(samples.anomalous).times
 
 
 def _averaged(wanted: Sequence[SeriesInfo], start: datetime, end: datetime, step: int, width: int) -> list[Curve]:
@@ -155,9 +149,12 @@ def _tails(
         begin = max(first, hot_since(), moment(done.starts[-1] + width) if len(done) else first)
         if begin <= last:
             spans[info.id] = (begin, last)
-    counters = {info.id for info in wanted if info.kind == SeriesKind.COUNTER}
     samples = rows.hot(spans, most=MOST_READ // len(wanted))
-    return gathered(samples, {id: span[0] for id, span in spans.items()}, counters, width)
+    return gathered(samples, {id: span[0] for id, span in spans.items()}, _counters(wanted), width)
+
+
+def _counters(wanted: Sequence[SeriesInfo]) -> set[int]:
+    return {info.id for info in wanted if info.kind == SeriesKind.COUNTER}
 
 
 def _anomalies(ids: Sequence[int], start: datetime, end: datetime) -> dict[int, Numbers]:

@@ -53,4 +53,7 @@ def _label_faults(label: object, value: object, pointer: str) -> list[FieldError
 
 def is_storable(text: str) -> bool:
     """Whether PostgreSQL can keep the text: neither NUL nor half a surrogate pair."""
-    return "\x00" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+    try:
+        return b"\x00" not in text.encode()
+    except UnicodeEncodeError:
+        return False

@@ -16,7 +16,7 @@ from apps.observability.store.selecting import selected
 from apps.observability.store.times import AHEAD, EPOCH, hot_since
 
 MOST_SERIES = 50
-MOST_LATEST = 5_000
+MOST_LATEST = 20_000
 LONGEST = timedelta(days=800)
 
 LATEST = """
@@ -50,7 +50,7 @@ def latest(
     workspace_id: UUID | None = None,
 ) -> list[Latest]:
     """The newest sample of each series that has one within the time (without it: within the hot window), by name and
-    id; of at most 5,000 series."""
+    id; of at most 20,000 series."""
     wanted = selected(name, names=names, matchers=matchers, ids=ids, limit=MOST_LATEST, workspace_id=workspace_id)
     now = timezone.now()
     since = hot_since(now)

@@ -12,12 +12,13 @@ from django.utils import timezone
 from apps.observability.store import packing
 from apps.observability.store.buckets import Buckets
 from apps.observability.store.samples import EMPTY, Samples, chained, united
-from apps.observability.store.times import ALWAYS_HOT, INSTANT, POSTGRES_EPOCH_MS
+from apps.observability.store.times import ALWAYS_HOT, INSTANT, POSTGRES_EPOCH_MS, floor
 
 Span = tuple[datetime, datetime]
 """First and last moment, both within."""
+HOUR = timedelta(hours=1)
 PREDECESSOR = timedelta(days=1)
-"""What a counter grew from is looked for so far back."""
+"""What a counter grew from is looked for so far back; among packed samples, an hour."""
 SAMPLE = np.dtype([("at", ">i8"), ("value", ">f8"), ("anomalous", "?")])
 AVERAGES = ("least", "mean", "greatest", "last", "count")
 BUCKET = np.dtype([("start", ">i8"), *((name, ">f8") for name in AVERAGES)])
@@ -64,7 +65,7 @@ def hot(spans: Mapping[int, Span], *, most: int) -> dict[int, Samples]:
 
 def packed(ids: Sequence[int], first: datetime, last: datetime, *, most: int) -> dict[int, Samples]:
     """Packed samples from ``first`` to ``last``: of each series at least its newest ``most``, if it has as many."""
-    hour = first.replace(minute=0, second=0, microsecond=0)
+    hour = floor(first, HOUR)
     found: dict[int, list[Samples]] = {}
     held: dict[int, int] = {}
     with connection.cursor() as cursor:
@@ -90,9 +91,18 @@ def raw(ids: Sequence[int], start: datetime, end: datetime, *, most: int) -> dic
 
 
 def before(moments: Mapping[int, datetime]) -> dict[int, Samples]:
-    """The newest sample of each series before its moment, where there is one within a day before."""
-    spans = {id: (moment - PREDECESSOR, moment - INSTANT) for id, moment in moments.items()}
-    return hot(spans, most=1)
+    """The newest sample of each series before its moment, where there is one not long before."""
+    found = hot({id: (moment - PREDECESSOR, moment - INSTANT) for id, moment in moments.items()}, most=1)
+    left: dict[datetime, list[int]] = {}
+    for id, moment in moments.items():
+        if id not in found and timezone.now() - moment > ALWAYS_HOT:
+            left.setdefault(moment, []).append(id)
+    for moment, ids in left.items():
+        found |= {
+            id: samples.part(slice(-1, None))
+            for id, samples in packed(ids, moment - HOUR, moment - INSTANT, most=1).items()
+        }
+    return found
 
 
 def rollups(table: str, ids: Sequence[int], start: datetime, end: datetime) -> dict[int, Buckets]:

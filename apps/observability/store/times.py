@@ -15,6 +15,11 @@ AHEAD = timedelta(seconds=60)
 """Clocks differ by so much: what is further ahead is from the future."""
 
 
+def floor(at: datetime, width: timedelta) -> datetime:
+    """The start of the bucket that ``at`` lies in, by UTC."""
+    return at - (at - EPOCH) % width
+
+
 def whole(at: datetime) -> datetime:
     """``at``, without what is below a millisecond."""
     return at.replace(microsecond=at.microsecond // 1000 * 1000)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
@@ -77,17 +76,15 @@ def check(readings: Sequence[Reading], *, now: datetime) -> None:
         Invalid: naming each that cannot (at most 20).
     """
     earliest, latest = hot_since(now), now + AHEAD
-    known: set[identity.Key] = set()
+    known: set[object] = set()
     errors: list[FieldError] = []
     for place, reading in enumerate(readings):
         pointer = f"/samples/{place}"
-        if isinstance(reading.labels, dict) and (key := _hashable(reading)) in known:
-            found = []
-        else:
+        if (key := _key_of(reading)) is None or key not in known:
             found = identity.faults(reading.name, reading.labels, pointer)
-            if not found:
+            if key is not None and not found:
                 known.add(key)
-        errors += found
+            errors += found
         if reading.at.tzinfo is None:
             errors.append(FieldError(f"{pointer}/at", "invalid", "has no time zone"))
         elif reading.at < earliest:
@@ -101,8 +98,14 @@ def check(readings: Sequence[Reading], *, now: datetime) -> None:
         raise Invalid(errors[0].detail, code=errors[0].code, errors=errors)
 
 
-def _hashable(reading: Reading) -> Any:
-    return reading.name, tuple(reading.labels.items())
+def _key_of(reading: Reading) -> object | None:
+    """Name and labels as they were given; None: some of them are of no type that could be right."""
+    try:
+        key = reading.name, tuple(reading.labels.items())
+        hash(key)
+    except (AttributeError, TypeError):
+        return None
+    return key
 
 
 def _written(readings: Sequence[Reading], source: SeriesSource, workspace_id: UUID, *, tries: int) -> Written:
