@@ -120,7 +120,9 @@ def test_a_metric_that_nobody_measured_is_an_empty_chart(client: Client) -> None
         ("name=a&start=yesterday", "start is a time with its zone"),
         ("name=a&start=2026-05-01T12:00:00", "start is a time with its zone"),
         ("name=a&start=2026-99-01T12:00:00Z", "start is a time with its zone"),
+        ("name=a&start=0001-01-01T00:00:00%2B14:00&end=0001-01-01T00:00:00%2B14:00", "start is a time with its zone"),
         ("series=1&start=1970-01-01T00:00:00Z", "more than"),
+        ("series=1&start=8999-01-01T00:00:00Z", "is before the start"),
     ],
 )
 def test_a_question_that_is_wrong_is_answered_with_what_is_wrong(client: Client, query: str, says: str) -> None:

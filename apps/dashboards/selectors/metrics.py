@@ -34,6 +34,8 @@ POLL_MILLISECONDS = 15_000
 STALE_SECONDS = 90
 """Six readings of the collectors."""
 LONGEST_NAME = 120
+EARLIEST, LATEST = 1970, 9000
+"""Years. Beyond, moments cannot be told in every zone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,7 @@ class Chart:
 
 def range_of(text: str | None) -> str:
     """A key of ``RANGES``; anything else is the default."""
-    return text if text in RANGES else DEFAULT_RANGE
+    return text if text is not None and text in RANGES else DEFAULT_RANGE
 
 
 def wanted_of(query: QueryDict, now: datetime) -> Wanted:
@@ -101,10 +103,10 @@ def _ids(texts: Sequence[str]) -> list[int] | None:
 
 def _time(query: QueryDict, name: str) -> datetime:
     try:
-        found = parse_datetime(query[name].replace(" ", "+"))
+        found = parse_datetime(str(query[name]).replace(" ", "+"))  # a plus sign that nobody escaped
     except ValueError:
         found = None
-    if found is None or found.tzinfo is None:
+    if found is None or found.tzinfo is None or not EARLIEST <= found.year <= LATEST:
         raise Invalid("is a time with its zone, as 2026-05-01T12:00:00Z", pointer=f"/{name}", code="invalid")
     return found
 
@@ -132,7 +134,7 @@ class Stamp:
 
 
 def stamp(wanted: Wanted) -> Stamp:
-    """Two queries. Of more than ``LINES`` series the first."""
+    """Three queries. Of more than ``LINES`` series the first."""
     found = reading.series(**wanted.selection)
     shown = found[:LINES]
     newest = reading.latest(ids=[info.id for info in shown]) if shown else []

@@ -6,6 +6,7 @@ from uuid import UUID
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils import timezone
 
 from apps.accounts.admin_steps import REFUSALS, text_of
 from apps.accounts.roles import Scope
@@ -29,6 +30,7 @@ def listing(request: HttpRequest) -> HttpResponse:
     wanted = AlertFilter.of(request.GET.dict())
     found, totals = alerts.page(wanted), alerts.totals()
     context = {
+        "now": timezone.now(),
         "page": found,
         "totals": totals,
         "counts": alert_setup.counts(),
