@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from apps.dashboards.numbers import duration
 from apps.dashboards.selectors.live import Stamp
 from apps.morphogenesis.protocols import Command
+from apps.observability.lifecycle import AlertState
 from apps.observability.models import Alert, Severity
 from apps.training.lifecycle import RunState
 from apps.training.models import RunKind
@@ -30,13 +31,22 @@ def of(stamp: Stamp, firing: Sequence[Alert] = ()) -> Health:
     """``firing`` are the alerts about the run that fire, the gravest first."""
     found = _of(stamp)
     if not firing:
-        return found
+        return Health(found.tone, f"{found.sentence}{_on_the_way(stamp)}")
     names = ", ".join(dict.fromkeys(alert.rule_name for alert in firing[:NAMED]))
     more = f" and {len(firing) - NAMED} more" if len(firing) > NAMED else ""
     told = f"{len(firing)} alert{'s are' if len(firing) > 1 else ' is'} firing: {names}{more}."
     is_grave = found.tone == "bad" or firing[0].severity == Severity.CRITICAL
     rest = found.sentence.removeprefix("Healthy: ")
     return Health("bad" if is_grave else "held", f"{told} {rest[:1].upper()}{rest[1:]}")
+
+
+def _on_the_way(stamp: Stamp) -> str:
+    """What was odd and is over: the bands over the curves."""
+    anomalies = sum(count for what, count, _ in stamp.watch if what == "anomaly")
+    alerts = sum(count for what, count, _ in stamp.watch if what == AlertState.RESOLVED)
+    told = [f"{alerts} alert{'s' * (alerts > 1)}"] if alerts else []
+    told += [f"{anomalies} anomal{'ies' if anomalies > 1 else 'y'}"] if anomalies else []
+    return f" On the way there: {' and '.join(told)}." if told else ""
 
 
 def _of(stamp: Stamp) -> Health:

@@ -98,6 +98,15 @@ def test_runs_without_controls_do_not_say_whether_growing_was_worth_it(client: C
     assert "nothing here says whether growing was worth it" in page
 
 
+def test_the_most_accurate_and_the_smallest_are_named(client: Client) -> None:
+    runs = [make_run(name="large", epochs=20), make_run(name="small", epochs=20, stories=())]
+    alike = [make_run(name=f"alike-{number}", epochs=2, stories=()) for number in range(2)]
+
+    assert "Most accurate on the test set: " in text_of(client, address(*runs))
+    assert "Smallest: small, 4,298 parameters." in text_of(client, address(*runs))
+    assert "All have 4,298 parameters." in text_of(client, address(*alike))
+
+
 def test_accuracies_of_different_tasks_are_not_ranked(client: Client) -> None:
     page = text_of(client, address(make_run(), make_run(task="spirals")))
 

@@ -271,6 +271,7 @@ def test_alerts_that_are_over_do_not_touch_the_health(client: Client) -> None:
     page = text_of(client, run)
 
     assert "alert is firing" not in page
+    assert "On the way there: 1 alert." in page
     assert "resolved" in page
 
 

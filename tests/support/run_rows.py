@@ -217,8 +217,16 @@ def make_alert(
     return alert
 
 
-def make_anomaly(run: TrainingRun, *, epoch: float = 20, until: float | None = None, value: float = 0.94) -> Anomaly:
+def make_anomaly(
+    run: TrainingRun,
+    *,
+    epoch: float = 20,
+    until: float | None = None,
+    value: float = 0.94,
+    expected: tuple[float, float] = (0.18, 0.31),
+) -> Anomaly:
     """An anomaly of the run's training loss from ``epoch`` until ``until``."""
+    low, high = expected
     series, _ = Series.objects.get_or_create(
         workspace_id=run.workspace_id, name="esper_run_train_loss", run_id=run.pk, labels={"run": str(run.pk)},
         source=SeriesSource.RUN, digest=sha256(f"loss of {run.pk}".encode()).hexdigest(),
@@ -226,8 +234,8 @@ def make_anomaly(run: TrainingRun, *, epoch: float = 20, until: float | None = N
     return Anomaly.objects.create(
         workspace_id=run.workspace_id, series=series, run_id=run.pk, at=moment_of(run, epoch),
         until=moment_of(run, epoch if until is None else until), value=value, score=0.97, component="extreme",
-        components={"extreme": 0.9}, expected_low=0.18, expected_high=0.31,
-        explanation=f"{value:g} lies above everything of the last 300 values, 0.18 to 0.31",
+        components={"extreme": 0.9}, expected_low=low, expected_high=high,
+        explanation=f"{value:g} lies above everything of the last 300 values, {low:g} to {high:g}",
     )  # fmt: skip
 
 

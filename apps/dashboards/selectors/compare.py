@@ -222,8 +222,11 @@ def leaders(columns: Sequence[Beside]) -> str:
     if len(known) < FEWEST:
         return "Fewer than two of them have measured anything yet."
     (accuracy, best), (parameters, smallest) = max(known, key=itemgetter(0)), min(sizes, key=itemgetter(0))
+    size = f"Smallest: {smallest}, {parameters:,} parameters."
+    if len({found for found, _ in sizes}) == 1:
+        size = f"All have {parameters:,} parameters."
     split = "on the test set" if tested else "on validation data so far"
-    return f"Most accurate {split}: {best}, {percent(accuracy)}. Smallest: {smallest}, {parameters:,} parameters."
+    return f"Most accurate {split}: {best}, {percent(accuracy)}. {size}"
 
 
 def to_add(chosen: Iterable[UUID]) -> list[TrainingRun]:

@@ -50,7 +50,7 @@ def charts(run: TrainingRun) -> list[Drawn]:
 
 
 def payload(run: TrainingRun) -> dict[str, Any]:
-    """By chart: ``step`` (optimizer steps: the place on the axis), ``mean``, ``least``, ``greatest``; nulls are gaps."""
+    """By chart: ``step`` (optimizer steps: its place), ``mean``, ``least``, ``greatest``; nulls are gaps."""
     ids, places = _ids(run), watch.places(run)
     start, end = _span(run)
     curves = reading.query(ids=list(ids.values()), start=start, end=end, points=POINTS) if ids and start < end else []
