@@ -85,12 +85,15 @@ def test_no_task_is_lost_or_counted_twice_when_processes_are_killed_between_scra
     assert counting(folder) > first
 
 
-def test_the_web_counts_each_request_once_and_the_exporter_tells_the_same(
+def test_two_web_processes_count_each_request_once_and_the_exporter_tells_the_same(
     committed_db: str, start_program: Start, folder: Path
 ) -> None:
     environment = os.environ | {"ESPER_METRICS_DIR": str(folder)}
     web, port = ports.private_port(None), ports.private_port(None)
-    start_program(processes.web(environment | {"ESPER_WEB_PORT": str(web)}, web), answers(f"{web}/healthz"))
+    program = processes.web(environment | {"ESPER_WEB_PORT": str(web)}, web)
+    two = list(program.command)
+    two[two.index("--workers") + 1] = "2"
+    start_program(dataclasses.replace(program, command=tuple(two)), answers(f"{web}/healthz"))
     command, environment = processes.manage(environment, "metrics_exporter", "--port", str(port))
     exporter = Program(name="exporter", command=tuple(command), environment=environment, folder=Path.cwd())
     start_program(exporter, answers(f"{port}/metrics"))

@@ -1,5 +1,6 @@
 """What ships for Prometheus is right by its own tool: syntax, and that the alerts fire when they should."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -54,6 +55,20 @@ def test_the_rules_are_rules() -> None:
 
 def test_the_scrape_configuration_is_one() -> None:
     promtool("check", "config", "--syntax-only", str(FOLDER / "prometheus.yml"))
+
+
+def test_what_the_dashboards_ask_for_can_be_asked(tmp_path: Path) -> None:
+    asked = [
+        target["expr"]
+        for path in sorted(REPOSITORY.glob("deploy/grafana/*.json"))
+        for panel in json.loads(path.read_text())["panels"]
+        for target in panel["targets"]
+    ]
+    rules = [{"record": f"asked:{number}", "expr": expression} for number, expression in enumerate(asked)]
+    file = tmp_path / "asked.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "asked", "rules": rules}]}))
+
+    assert f"SUCCESS: {len(asked)} rules found" in promtool("check", "rules", str(file))
 
 
 @pytest.mark.parametrize("alert", FIRING)
