@@ -31,7 +31,8 @@ SELECT id, at, CASE id %% 4
     WHEN 2 THEN round((50 + 30 * sin(place / 900.0) + random() * 10)::numeric, 1)
     ELSE 50 + 30 * sin(place / 900.0) + random()
 END
-FROM observability_series, generate_series(0, %s - 1) AS place, LATERAL (SELECT %s + place * interval '15 s' AS at) AS x
+FROM observability_series, generate_series(0, %s - 1) AS place,
+    LATERAL (SELECT %s + place * %s * interval '1 s' AS at) AS moment
 WHERE name = ANY(%s)
 """
 NAIVE = """
@@ -99,7 +100,7 @@ def _fill(owner_url: str, start: datetime) -> None:
     partitions.make(partitions.SAMPLES, start, timezone.now())
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("SELECT setseed(%s)", [SEED])
-        owner.execute(FILL, [DAYS * 86_400 // STEP, start, [NAME, OTHER]])
+        owner.execute(FILL, [DAYS * 86_400 // STEP, start, STEP, [NAME, OTHER]])
         for statement in NAIVE.split(";")[:-1]:
             owner.execute(statement, [[NAME, OTHER]] if "%s" in statement else None)
         owner.execute("GRANT SELECT ON bench_naive TO PUBLIC")
@@ -137,7 +138,7 @@ def _pages(start: datetime, end: datetime, rounds: int) -> dict[str, Any]:
         "naive_30d_ms": lambda: _naive_page(start, end),
         "page_30d_ms": lambda: reading.query(name=NAME, start=start, end=end, step=3600),
         "page_24h_ms": lambda: reading.query(name=NAME, start=day, end=end),
-        "packed_day_ms": lambda: reading.query(name=NAME, start=packed, end=packed + timedelta(days=1), step=60),
+        "packed_day_ms": lambda: reading.query(name=NAME, start=packed, end=packed + timedelta(days=1), step=STEP * 4),
     }
     times: dict[str, list[float]] = {name: [] for name in pages}
     for number in range(rounds + 1):
