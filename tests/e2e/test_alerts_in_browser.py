@@ -22,13 +22,10 @@ def paths(live_site: str) -> dict[str, str]:
     found = watched_platform(run=run, hours=2.0, every=60)
     return {
         "list": "/alerts",
-        "resolved": "/alerts?state=RESOLVED",
         "one": f"/alerts/{found['disk_alert'].pk}",
         "silence": f"/alerts/{found['disk_alert'].pk}/silence",
         "anomalies": "/alerts/anomalies",
         "rules": "/alerts/rules",
-        "rule": f"/alerts/rules/{found['rule'].pk}",
-        "silences": "/alerts/silences",
         "routes": "/alerts/routes",
         "fleet": "/fleet",
     }

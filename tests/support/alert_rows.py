@@ -16,6 +16,7 @@ from django.utils import timezone
 from apps.audit import services as audit
 from apps.audit.watched import image
 from apps.core.actors import SYSTEM
+from apps.observability.anomalies import words
 from apps.observability.contracts import Reading
 from apps.observability.lifecycle import AlertState, NotificationState
 from apps.observability.models import (
@@ -123,7 +124,7 @@ def odd(series: Series, *, ago: timedelta, value: float, low: float, high: float
             "score": 0.97,
             "component": "extreme",
             "components": {"extreme": 0.62, "shift": 0.35},
-            "explanation": f"{value:g} is above everything seen in the last 6 h ({low:g} to {high:g})",
+            "explanation": words.sentence(values.get("component", "extreme"), value, low, high, seconds=6 * 3600),
             **values,
         },
     )

@@ -94,7 +94,7 @@ export class MetricChart {
     return {
       width: this.box.clientWidth,
       height: this.box.clientHeight,
-      padding: [8, 10, 0, 0],
+      padding: [8, 26, 0, 0],
       legend: { show: false },
       cursor: {
         sync: { key: SYNC, setSeries: false },
