@@ -16,6 +16,7 @@ pytestmark = pytest.mark.django_db
 READ = {
     "training": "runs:read",
     "checkpoints": "runs:read",
+    "observability": "runs:read",
     "kernels": "library:read",
     "blueprints": "library:read",
     "audit": "audit:read",
@@ -26,6 +27,11 @@ WRITE = {
     ("training.trainingrun", "resume"): "runs:write",
     ("training.trainingrun", "stop"): "runs:write",
     **{("checkpoints.checkpoint", button): "runs:write" for button in ("verify", "pin", "unpin", "archive", "recall")},
+    **{("observability.alert", button): "runs:write" for button in ("acknowledge", "silence")},
+    **{("observability.alertrule", button): "runs:write" for button in ("add", "enable", "disable", "reset", "remove")},
+    **{("observability.silence", button): "runs:write" for button in ("add", "end")},
+    **{("observability.alertroute", button): "runs:write" for button in ("add", "test", "rotate_secret", "remove")},
+    ("observability.notification", "retry"): "runs:write",
     ("checkpoints.checkpointpolicy", "add"): "runs:write",
     ("checkpoints.checkpointpolicy", "remove"): "runs:write",
     ("checkpoints.checkpointjob", "cancel"): "runs:write",
@@ -54,7 +60,10 @@ WRITE = {
     ("accounts.apitoken", "revoke"): "accounts:manage",
 }
 """Everything in the admin that can lead to a write, beside the forms of rows."""
-EDITABLE = {"blueprints.blueprint", "checkpoints.checkpointpolicy", "kernels.retentionpolicy", "kernels.tagkey"}
+EDITABLE = {
+    *("blueprints.blueprint", "checkpoints.checkpointpolicy", "kernels.retentionpolicy", "kernels.tagkey"),
+    *("observability.alertrule", "observability.alertroute"),
+}
 SITE = {
     "index": 200,
     "search": 200,

@@ -18,6 +18,7 @@ from apps.core.lineage import LineageKind
 from apps.kernels.lifecycle import KernelState
 from apps.kernels.models import BlobAccess, CacheOutbox, KernelLineage, KernelVariant, RetentionItem, TagType
 from apps.kernels.services import create_policy, declare_tag, make_plan, plan_cache, set_alias
+from apps.observability.models import AlertRule
 from apps.training.lifecycle import RunState
 from tests.support import factories
 
@@ -64,7 +65,7 @@ def make_rows() -> dict[str, Model]:
         factories.PackFactory(),
         factories.RecoveryEventFactory(run=run, checkpoint=checkpoint),
         factories.AlertFactory(),
-        factories.AlertRuleFactory(shipped="loss-spike"),
+        AlertRule.objects.first() or factories.AlertRuleFactory(shipped="loss-spike"),
         factories.SilenceFactory(),
         factories.NotificationFactory(route_id=(route := factories.AlertRouteFactory()).pk, state="FAILED"),
         route,
