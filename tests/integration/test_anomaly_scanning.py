@@ -59,6 +59,14 @@ def test_a_sample_is_looked_at_once():
     assert (state().seen, state().last_at) == (160, START + timedelta(seconds=15 * 159))
 
 
+def test_a_single_new_sample_waits_for_the_next_one_but_not_for_long(monkeypatch):
+    writing.record(samples([10.0]), source="platform")
+    assert scanning.scan() == Scanned()
+
+    monkeypatch.setattr(scanning, "SHORT_WAIT", timedelta(0))
+    assert scanning.scan() == Scanned(series=1, samples=1)
+
+
 def test_a_scan_in_pieces_finds_what_one_scan_finds():
     values = [*calm(190), 45.0, *calm(20, seed=8)]
     record(values, name="whole")
