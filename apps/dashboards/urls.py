@@ -69,6 +69,7 @@ urlpatterns = [
         for step in cache.STEPS
     ),
     path("checkpoints", checkpoints.listing, name="checkpoints"),
+    path("checkpoints.csv", checkpoints.csv_file, name="checkpoints-csv"),
     path("checkpoints/<uuid:checkpoint_id>", checkpoints.detail, name="checkpoint"),
     path("checkpoints/<uuid:checkpoint_id>/diff", checkpoints.diff, name="checkpoint-diff"),
     *(

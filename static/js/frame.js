@@ -46,7 +46,7 @@ const UNITS = [
   [Infinity, "year"],
 ];
 const DIVISOR = { second: 1, minute: 60, hour: 3600, day: 86400, month: 2592000, year: 31536000 };
-const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "always", style: "short" });
 const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 function ago(moment) {

@@ -1,5 +1,7 @@
 """The pages of checkpoints: what there is and what it takes, one of them in full, and what a person has done to it."""
 
+import csv
+import io
 import re
 from datetime import timedelta
 from html import unescape
@@ -30,7 +32,7 @@ from tests.support.factories import (
     CheckpointPolicyFactory,
     RunFactory,
 )
-from tests.support.run_rows import make_user
+from tests.support.run_rows import make_run, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -541,3 +543,15 @@ class TestTimeline:
     @pytest.mark.parametrize(("most", "axis"), [(0, 2), (3, 4), (1000, 1024), (5 << 20, 8 << 20)])
     def test_the_axis_of_bytes_ends_at_a_power_of_two(self, most: int, axis: int) -> None:
         assert checkpoint_drawing.nice_bytes(most) == axis
+
+
+def test_the_list_is_there_as_a_file(client: Client) -> None:
+    run, other = make_run(name="one", state=RunState.QUEUED), make_run(name="other", state=RunState.QUEUED)
+    made = make_checkpoints(run, count=3)
+    make_checkpoints(other, count=1)
+    Checkpoint.objects.filter(pk=made[2].pk).update(problem="=cmd|x")
+
+    response = client.get(f"/checkpoints.csv?run={run.pk}")
+
+    rows = list(csv.DictReader(io.StringIO(b"".join(response.streaming_content).decode())))  # type: ignore[attr-defined]
+    assert [(row["step"], row["problem"]) for row in rows] == [("1200", "'=cmd|x"), ("800", ""), ("400", "")]

@@ -135,7 +135,9 @@ def _flat(value: object, name: str) -> Iterator[tuple[str, str]]:
         yield name, _text(value)
 
 
+@register.filter("spaced")
 def _words(key: object) -> str:
+    """'checkpoint_policy' -> 'checkpoint policy'."""
     return str(key).replace("_", " ")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 
@@ -19,12 +19,19 @@ from apps.core.actors import Actor, actor_of
 from apps.core.errors import Unavailable
 from apps.core.ids import parse_id
 from apps.dashboards.access import is_fragment, page, viewer
+from apps.dashboards.cells import csv_file_of
 from apps.dashboards.chips import checkpoint_chips
 from apps.dashboards.selectors import checkpoints as selectors
 from apps.training.lifecycle import RunState
 from apps.training.models import RunKind, TrainingRun
 
 MAX_REASON = 500
+
+
+FILE_COLUMNS = (
+    "id", "run_id", "epoch", "step", "state", "reason", "location", "pinned", "size", "stored_bytes", "shared_bytes",
+    "digest", "created_at", "verified_at", "stall_seconds", "save_seconds", "problem",
+)  # fmt: skip
 
 
 @page(Scope.RUNS_READ)
@@ -46,6 +53,13 @@ def listing(request: HttpRequest) -> HttpResponse:
         "may_save": may_write and run is not None and saves_itself(run.run),
     }
     return render(request, "checkpoints/list.html", context)
+
+
+@page(Scope.RUNS_READ)
+def csv_file(request: HttpRequest) -> StreamingHttpResponse:
+    """Every checkpoint that fits the filters of the list, the newest first; sizes in bytes, times in UTC."""
+    rows = selectors.CheckpointFilter.parse(request.GET).fitting().order_by("-id").values_list(*FILE_COLUMNS)
+    return csv_file_of("checkpoints.csv", FILE_COLUMNS, rows.iterator(chunk_size=2000))
 
 
 @page(Scope.RUNS_READ)

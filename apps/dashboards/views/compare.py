@@ -1,6 +1,5 @@
 """Runs laid over each other: the page, what it polls, and the same numbers as tables and as a file."""
 
-import csv
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -8,7 +7,7 @@ from django.shortcuts import render
 
 from apps.accounts.roles import Scope
 from apps.dashboards.access import is_fragment, page
-from apps.dashboards.cells import Echo, safe_cell
+from apps.dashboards.cells import csv_file_of
 from apps.dashboards.charts import COMPARED, Chart, in_units
 from apps.dashboards.numbers import whole
 from apps.dashboards.selectors import compare as selectors
@@ -83,17 +82,7 @@ def _in_units(chart: Chart, values: list[float | None]) -> list[str]:
 @page(Scope.RUNS_READ)
 def csv_file(request: HttpRequest) -> StreamingHttpResponse:
     """Every measurement of the runs, and of their controls where those are drawn, in the units of storage."""
-    drawn = _drawn(_found(request))
-    writer = csv.writer(Echo())
-    rows = (writer.writerow([safe_cell(value) for value in row]) for row in curves.file_rows(drawn))
-    response = StreamingHttpResponse(_after(writer.writerow(curves.TITLES), rows), content_type="text/csv")
-    response["Content-Disposition"] = 'attachment; filename="runs-compared.csv"'
-    return response
-
-
-def _after(first: Any, rest: Any) -> Any:
-    yield first
-    yield from rest
+    return csv_file_of("runs-compared.csv", curves.TITLES, curves.file_rows(_drawn(_found(request))))
 
 
 def _found(request: HttpRequest) -> Comparison:

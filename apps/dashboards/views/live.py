@@ -1,6 +1,5 @@
 """What a run page fetches again and again, and the same numbers as tables and files."""
 
-import csv
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -11,7 +10,7 @@ from django.shortcuts import get_object_or_404, render
 
 from apps.accounts.roles import Scope
 from apps.dashboards.access import is_fragment, page
-from apps.dashboards.cells import Echo, safe_cell
+from apps.dashboards.cells import csv_file_of
 from apps.dashboards.charts import CHART, Chart, in_units
 from apps.dashboards.numbers import whole
 from apps.dashboards.selectors import live
@@ -89,9 +88,7 @@ def csv_file(request: HttpRequest, run_id: UUID, chart: str) -> StreamingHttpRes
     """Every row behind one chart, or of ``seeds`` or ``decisions``, in the units of storage (nats, shares, FLOP)."""
     run = get_object_or_404(TrainingRun, pk=run_id)
     names, rows = _csv_rows(run, chart)
-    response = StreamingHttpResponse(_lines(names, rows.iterator(chunk_size=2000)), content_type="text/csv")
-    response["Content-Disposition"] = f'attachment; filename="run-{run.pk}-{chart}.csv"'
-    return response
+    return csv_file_of(f"run-{run.pk}-{chart}.csv", names, rows.iterator(chunk_size=2000))
 
 
 def _csv_rows(run: TrainingRun, chart: str) -> tuple[list[str], QuerySet[Any, tuple[Any, ...]]]:
@@ -103,13 +100,6 @@ def _csv_rows(run: TrainingRun, chart: str) -> tuple[list[str], QuerySet[Any, tu
         return [*DECISION_COLUMNS], Decision.objects.filter(run=run).order_by("sequence").values_list(*DECISION_COLUMNS)
     names = ["epoch", "step", *(column.name for column in _chart(chart).columns)]
     return names, EpochMetric.objects.filter(run=run).order_by("epoch").values_list(*names)
-
-
-def _lines(names: list[str], rows: Iterator[tuple[object, ...]]) -> Iterator[str]:
-    writer = csv.writer(Echo())
-    yield writer.writerow(names)
-    for row in rows:
-        yield writer.writerow([safe_cell(value) for value in row])
 
 
 def _chart(name: str) -> Chart:
