@@ -133,7 +133,7 @@ class CurvesView(ApiView):
             ),
             OpenApiParameter(
                 "points",
-                {"type": "integer", "minimum": 1, "maximum": MOST_POINTS},
+                {"type": "integer", "minimum": 2, "maximum": MOST_POINTS},
                 default=600,
                 description="no curve has more, where no `step` is given",
             ),

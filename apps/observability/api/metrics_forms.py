@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.core.serializers import Choice, StrictSerializer, Text
@@ -61,7 +62,7 @@ class CurvesQuestion(StrictSerializer):
     start = serializers.DateTimeField(required=False)
     end = serializers.DateTimeField(required=False)
     step = serializers.IntegerField(min_value=0, max_value=LONGEST_STEP, required=False)
-    points = serializers.IntegerField(min_value=1, max_value=MOST_POINTS, default=600)
+    points = serializers.IntegerField(min_value=2, max_value=MOST_POINTS, default=600)
 
 
 def _numbers(help_text: str, *, is_nullable: bool = True) -> serializers.ListField:
@@ -86,9 +87,14 @@ class CurvesSerializer(serializers.Serializer[Any]):
     results = CurveSerializer(many=True)
 
 
+@extend_schema_field({"oneOf": [{"type": "number"}, {"type": "string", "enum": list(NOT_NUMBERS)}]})
+class ValueField(serializers.Field[Any, Any, Any, Any]):
+    """A number, or the text of what JSON has no number for. Only described here: ``ingestion`` reads it."""
+
+
 class SampleForm(StrictSerializer):
     name = Text(max_length=120, help_text="as Prometheus has them; `esper_` is the platform's own prefix")
-    value = serializers.FloatField(help_text="a number, or the text " + ", ".join(f'"{text}"' for text in NOT_NUMBERS))
+    value = ValueField()
     at = serializers.DateTimeField(help_text="RFC 3339; within the last days, kept in whole milliseconds")
     labels = serializers.DictField(child=Text(max_length=200), required=False, help_text="at most 16")
     kind = Choice(choices=SeriesKind.choices, required=False)

@@ -106,6 +106,9 @@ BEGIN
     IF unit IS NULL THEN
         RAISE EXCEPTION '% is no table of metrics', parent;
     END IF;
+    IF parent = 'observability_sample' THEN
+        RAISE EXCEPTION 'samples go when they are packed: esper_metrics_drop_packed';
+    END IF;
     FOR name IN SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass(parent) ORDER BY 1 LOOP
         CONTINUE WHEN to_date(
             substring(name FROM '[0-9]+$'), CASE unit WHEN 'day' THEN 'YYYYMMDD' ELSE 'YYYYMM' END

@@ -124,5 +124,5 @@ def _check_range(start: datetime, end: datetime, points: int) -> None:
         raise Invalid("is before the start", pointer="/end", code="invalid")
     if end - start > LONGEST:
         raise Invalid(f"is more than {LONGEST.days} days before the end", pointer="/start", code="invalid")
-    if not 1 <= points <= MOST_POINTS:
-        raise Invalid(f"is between 1 and {MOST_POINTS:,}", pointer="/points", code="out_of_range")
+    if not 2 <= points <= MOST_POINTS:
+        raise Invalid(f"is between 2 and {MOST_POINTS:,}", pointer="/points", code="out_of_range")
