@@ -8,9 +8,11 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from apps.audit.models import AuditEvent
+from apps.observability import tasks
 from apps.observability.collectors.alerts import evaluated
 from apps.observability.lifecycle import AlertState
 from apps.observability.models import Alert, AlertRule, Anomaly, RuleKind, Series
+from apps.observability.rules.shipped import SHIPPED
 from apps.observability.selectors import observing
 from apps.observability.services import alerts, evaluating
 from tests.support.alerting import CPU, look, measure
@@ -240,6 +242,12 @@ def test_a_forecast_reads_the_averages_of_its_window(now: datetime) -> None:
 
 
 class TestEvaluate:
+    def test_the_task_installs_the_shipped_rules_and_a_platform_without_samples_is_only_told_silent(self) -> None:
+        tasks.evaluate_alerts()
+
+        assert AlertRule.objects.count() == len(SHIPPED)
+        assert [(alert.rule_name, alert.state) for alert in Alert.objects.all()] == [("Nothing is measured", PENDING)]
+
     def test_it_applies_every_enabled_rule_and_writes_down_how_long_that_took(self) -> None:
         on, off = rule_with(), rule_with(enabled=False)
         measure(0.95, host="mill")

@@ -60,6 +60,26 @@ class TestShipped:
 
         assert AlertRule.objects.get(shipped="loss-spike").name == "Loss spike (shipped)"
 
+    def test_many_rules_of_others_keep_none_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rules, "MOST_RULES", 1)
+        for name in ("Loss spike", "Loss spike (shipped)"):
+            AlertRuleFactory(name=name)
+
+        assert len(rules.install_shipped(actor=SYSTEM)) == len(SHIPPED)
+        assert AlertRule.objects.get(shipped="loss-spike").name == "loss-spike"
+
+    def test_one_is_reset_to_be_inhibited_by_what_its_inhibitor_is_called_now(self) -> None:
+        rules.install_shipped(actor=SYSTEM)
+        rules.change_rule(rule=AlertRule.objects.get(shipped="disk-nearly-full"), name="Disk", actor=SYSTEM)
+        soon = AlertRule.objects.get(shipped="disk-full-soon")
+        assert soon.inhibited_by == [{"rule": "Disk", "equal": ["host", "disk"]}]
+
+        rules.change_rule(rule=soon, inhibited_by=[], actor=SYSTEM)
+        rules.reset_rule(rule=soon, actor=SYSTEM)
+
+        soon.refresh_from_db()
+        assert soon.inhibited_by == [{"rule": "Disk", "equal": ["host", "disk"]}]
+
     def test_all_of_them_can_be_applied(self) -> None:
         rules.install_shipped(actor=SYSTEM)
         measure(0.95, name="esper_host_disk_used_ratio", host="mill", disk="/")

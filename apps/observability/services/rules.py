@@ -99,7 +99,7 @@ def reset_rule(*, rule: AlertRule, actor: Actor, reason: str = "") -> AlertRule:
     shipped = SHIPPED.get(rule.shipped)
     if shipped is None:
         raise Conflict("the rule did not come with the platform: there is nothing to reset it to", code="not_shipped")
-    return change_rule(rule=rule, actor=actor, reason=reason, **shipped.settings)
+    return change_rule(rule=rule, actor=actor, reason=reason, **_as_shipped(shipped))
 
 
 def install_shipped(*, actor: Actor) -> list[AlertRule]:
@@ -130,11 +130,23 @@ def _install(missing: list[Shipped], actor: Actor) -> list[AlertRule]:
     for shipped in missing:
         if shipped.key in there:
             continue
-        rule = AlertRule(shipped=shipped.key, **shipped.settings)
-        if rule.name in names:  # somebody's own
-            rule.name = f"{rule.name} (shipped)"
+        rule = AlertRule(shipped=shipped.key, **_as_shipped(shipped))
+        wishes = (shipped.name, f"{shipped.name} (shipped)", shipped.key, f"{shipped.key} {rule.pk}")
+        rule.name = next(name for name in wishes if name not in names)  # others are somebody's own
+        names.add(rule.name)
         installed.append(_create(rule, workspace, actor, "came with the platform", knows=False))
     return installed
+
+
+def _as_shipped(shipped: Shipped) -> dict[str, Any]:
+    """The settings of a shipped rule, with those that inhibit it by the names that people gave them."""
+    keys = {each.name: each.key for each in SHIPPED.values()}
+    rows = AlertRule.objects.filter(workspace=default_workspace_id()).exclude(shipped="")
+    names = dict(rows.values_list("shipped", "name")) if shipped.inhibited_by else {}
+    inhibitors = [
+        each | {"rule": names.get(keys[each["rule"]], each["rule"])} for each in shipped.settings["inhibited_by"]
+    ]
+    return {**shipped.settings, "inhibited_by": inhibitors}
 
 
 def _create(
@@ -143,7 +155,7 @@ def _create(
     """``knows``: the rules that inhibit it have to be there."""
     rule.workspace_id = workspace.pk if workspace else default_workspace_id()
     _check(rule, knows=knows)
-    if AlertRule.objects.filter(workspace=rule.workspace_id).count() >= MOST_RULES:
+    if not rule.shipped and AlertRule.objects.filter(workspace=rule.workspace_id).count() >= MOST_RULES:
         raise Conflict(f"there are {MOST_RULES} rules already: remove one", code="too_many")
     rule.save(force_insert=True)
     audit.record(type="alert_rule.created", subject=rule, actor=actor, reason=reason, after=image(rule))
