@@ -19,8 +19,8 @@ from rest_framework.response import Response
 
 from apps.core import process_metrics
 from apps.core.api import ApiView
+from apps.core.collectors import read_collectors
 from apps.core.errors import FieldError
-from apps.core.metrics import read_collectors
 from apps.core.permissions import HasScope
 from apps.core.problems import Problem
 from apps.core.readiness import CACHE_SECONDS, readiness

@@ -1,78 +1,12 @@
-"""Gauges and histograms of rows: what the apps register in ``core.registry`` for `/metrics`, and how it is read."""
+"""Gauges and histograms of rows: what the apps register in ``core.registry`` for `/metrics`."""
 
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import structlog
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import connection
 from django.db.models import Count, Model
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
-from redis.exceptions import RedisError
-
-from apps.core.errors import Unavailable
-from apps.core.registry import registry
-
-log = structlog.get_logger(__name__)
-
-EXPECTED = (DatabaseError, InterfaceError, RedisError, OSError, Unavailable)
-"""What a collector fails with when the server that it asks is away."""
-QUERY_SECONDS = 3
-"""No query of a collector may take longer."""
-
-
-def read_collectors(*, without: Collection[str] = ()) -> Iterator[Metric]:
-    """What the registered collectors say now, and of each whether it could be read and how long that took.
-
-    One that fails is told of in ``esper_collector_up``, and the others go on.
-    """
-    up = GaugeMetricFamily("esper_collector_up", "1 if the collector could be read.", labels=["collector"])
-    took = GaugeMetricFamily(
-        "esper_collector_seconds", "Seconds that reading the collector took.", labels=["collector"]
-    )
-    with short_queries():
-        for name, collect in registry.collectors.items():
-            if name in without:
-                continue
-            begun = time.perf_counter()
-            families = _read(name, collect)
-            took.add_metric([name], time.perf_counter() - begun)
-            up.add_metric([name], families is not None)
-            yield from families or ()
-    yield up
-    yield took
-
-
-def _read(name: str, collect: Callable[[], Iterable[Metric]]) -> list[Metric] | None:
-    try:
-        return list(collect())
-    except EXPECTED as error:
-        log.warning("collector_failed", collector=name, error=str(error))
-    except Exception:
-        log.exception("collector_failed", collector=name)  # a fault of ours must not blind the other collectors
-    return None
-
-
-@contextmanager
-def short_queries() -> Iterator[None]:
-    """Let the database end each query of this connection after QUERY_SECONDS."""
-    is_set = _limit_queries(f"{QUERY_SECONDS}s")
-    try:
-        yield
-    finally:
-        if is_set:
-            _limit_queries("DEFAULT")
-
-
-def _limit_queries(limit: str) -> bool:
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(f"SET statement_timeout TO {limit if limit == 'DEFAULT' else repr(limit)}")
-    except (DatabaseError, InterfaceError):
-        return False  # each collector will find out for itself
-    return True
 
 
 def rows_by(

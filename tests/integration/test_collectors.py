@@ -16,7 +16,7 @@ from django_redis import get_redis_connection
 from prometheus_client.core import Metric
 from redis.exceptions import ConnectionError as RedisDown
 
-from apps.core import heartbeats, metrics
+from apps.core import collectors, heartbeats
 from apps.core.registry import registry
 from apps.kernels.cache import fleet, stats
 from apps.kernels.cache.segments import TierName
@@ -171,7 +171,7 @@ class TestReading:
 
         monkeypatch.setitem(registry.collectors, "queues", fail)
 
-        found = told(metrics.read_collectors())
+        found = told(collectors.read_collectors())
 
         assert found["esper_collector_up{collector=queues}"] == 0
         assert found["esper_collector_up{collector=runs}"] == 1
@@ -183,18 +183,45 @@ class TestReading:
                 cursor.execute("SELECT pg_sleep(60)")
             return []
 
-        monkeypatch.setattr(metrics, "QUERY_SECONDS", 0.05)
+        monkeypatch.setattr(collectors, "QUERY_SECONDS", 0.05)
         monkeypatch.setitem(registry.collectors, "queues", hang)
 
-        found = told(metrics.read_collectors())
+        found = told(collectors.read_collectors())
 
         assert found["esper_collector_up{collector=queues}"] == 0
         with connection.cursor() as cursor:
             cursor.execute("SHOW statement_timeout")
             assert cursor.fetchone() == ("0",)
 
+    def test_a_slow_collector_rests_and_what_it_said_counts_meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now, calls = [100.0], []
+
+        def slow() -> Iterable[Metric]:
+            calls.append(now[0])
+            now[0] += 0.5
+            return [family("esper_database_bytes", float(len(calls)))]
+
+        monkeypatch.setattr(collectors.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(registry, "collectors", {"slow": slow})
+        resting = collectors.Resting()
+
+        def said(after: float) -> float:
+            now[0] += after
+            return told(collectors.read_collectors(resting=resting))["esper_database_bytes"]
+
+        assert [said(0), said(49), said(2)] == [1, 1, 2]
+
+    def test_one_that_failed_slowly_is_asked_again_within_a_minute(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        failed = collectors.Read(families=None, seconds=3.0, at=100.0)
+
+        assert failed.rests_until == 160.0
+
 
 class TestCollecting:
+    @pytest.fixture(autouse=True)
+    def _fresh(self) -> None:
+        collecting.resting.forget()
+
     def test_a_round_has_one_time_a_multiple_of_fifteen_seconds(self) -> None:
         collecting.collect()
 

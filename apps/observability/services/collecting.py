@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from django.utils import timezone
 from prometheus_client.core import Metric
 
+from apps.core.collectors import Resting, read_collectors
 from apps.core.errors import Conflict, Unavailable
 from apps.core.locks import alone
-from apps.core.metrics import read_collectors
 from apps.observability.catalogue import COUNTER, HISTOGRAM, SUMMARY, spec_of
 from apps.observability.collectors import hosts, runs
 from apps.observability.contracts import Reading, Written
@@ -18,6 +18,9 @@ from apps.observability.store import writing
 PERIOD = 15
 """Seconds between two samples of a series."""
 NOTHING = Written(stored=0, known=0)
+
+resting = Resting()
+"""Of this process; the others have theirs."""
 
 
 def collect() -> Written:
@@ -32,7 +35,9 @@ def collect() -> Written:
             now = timezone.now().timestamp()
             at = datetime.fromtimestamp(now - now % PERIOD, UTC)
             # What runs record is in the store already: it is read there, for `/metrics`.
-            return writing.record(list(readings(read_collectors(without=(runs.NAME,)), at)), source="platform")
+            return writing.record(
+                list(readings(read_collectors(without=(runs.NAME,), resting=resting), at)), source="platform"
+            )
     except Conflict:
         return NOTHING
 
