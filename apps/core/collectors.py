@@ -1,4 +1,4 @@
-"""How the collectors of ``core.registry`` are read: one after another, each within its time, none in the way of others."""
+"""How the collectors of ``core.registry`` are read: each within its time, and none in the way of the others."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
