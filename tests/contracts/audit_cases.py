@@ -161,6 +161,8 @@ EXEMPT = {
     "training.begin_checkpoint_upload": "stages what no row knows of until its commit",
     "training.send_checkpoint_object": "stages what no row knows of until its commit",
     "observability.ingest": "samples are measurements, and their own record",
+    "observability.collect": "samples are measurements, and their own record",
+    "observability.readings": "computes, writes nothing",
     "observability.scan": "anomalies are what a detector computes from samples; they lead nowhere by themselves",
     "observability.roll_up": "averages and packed samples say what the samples said",
     "observability.deliver": "claims, then sends, then tells: in this order (tests/integration/test_alert_delivery.py)",
