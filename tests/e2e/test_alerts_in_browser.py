@@ -77,7 +77,14 @@ def test_an_alert_is_acknowledged_and_silenced_with_the_keyboard_alone(
 
     tab_to(page, f"silence-{alert.pk}")
     page.keyboard.press("Enter")
-    expect(page.locator("dialog[open]")).to_contain_text("Mutes now: 1 open alert")
+    expect(page.locator("#mutes")).to_contain_text("1 open alert")
+    boxes = page.locator(".choices input")
+    for place in range(boxes.count()):
+        boxes.nth(place).focus()
+        page.keyboard.press("Space")
+    expect(page.locator("#mutes")).to_contain_text("nothing: tick at least one label")
+    page.keyboard.press("Space")
+    expect(page.locator("#mutes")).to_contain_text("1 open alert")
     tab_to(page, "id_comment")
     page.keyboard.type("the disk is swapped")
     page.keyboard.press("Enter")

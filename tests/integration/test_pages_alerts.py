@@ -15,6 +15,7 @@ from apps.core.ids import new_id
 from apps.dashboards.selectors import alerts as selectors
 from apps.observability.lifecycle import AlertState
 from apps.observability.models import Alert, Silence
+from apps.observability.services.evaluating import evaluate
 from tests.support.alert_rows import firing, measured, message, odd, rising
 from tests.support.factories import (
     AlertFactory,
@@ -196,6 +197,19 @@ def test_without_alerts_the_page_says_what_it_will_show(client: Client) -> None:
 
     assert "Nothing fires" in page_of(client)
     assert "No alert fits these filters" in page_of(client, "/alerts?severity=info")
+
+
+def test_what_an_evaluation_finds_is_shown_with_what_it_saw(client: Client) -> None:
+    measured("esper_host_cpu_ratio", rising(0.2, 0.97, over=1.0), labels={"host": "mill"}, unit="ratio")
+    parameters = {"op": ">", "value": 0.9, "reading": "max", "window_seconds": 300, "least_samples": 1}
+    AlertRuleFactory(name="Busy", parameters=parameters, summary="{host} is busy")
+
+    evaluate()
+
+    page = page_of(client)
+    (card,) = cards_of(page)
+    assert "mill is busy Greatest over 5 min: 97.0 %, threshold 90.0 %" in card
+    assert 'class="threshold"' in page
 
 
 # --- One alert

@@ -212,6 +212,23 @@ def test_the_charts_are_of_the_range_that_the_address_names(client: Client) -> N
     assert "range=1h&amp;title" in page_of(client, "/fleet?range=century")
 
 
+def test_the_first_lines_are_fetched_again_alone(client: Client) -> None:
+    cpu()
+
+    part = client.get("/fleet", headers={"HX-Request": "true"}).content.decode()
+
+    assert part.startswith('<div id="now"')
+    assert "Processors busy 80.0 %" in words_of(part)
+
+
+def test_charts_of_gpus_are_there_where_a_host_has_one(client: Client) -> None:
+    without = page_of(client, "/fleet")
+    measured("esper_gpu_utilisation_ratio", rising(0.1, 0.9, over=1.0), labels={"host": "mill", "gpu": "0"}, every=600)
+
+    assert "GPUs busy" not in without
+    assert "GPUs busy" in page_of(client, "/fleet")
+
+
 def test_an_empty_fleet_says_what_fills_it(client: Client) -> None:
     page = words_of(page_of(client, "/fleet"))
 

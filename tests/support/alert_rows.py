@@ -129,7 +129,7 @@ def odd(series: Series, *, ago: timedelta, value: float, low: float, high: float
         },
     )
     DetectorState.objects.get_or_create(
-        series=series, defaults={"version": 1, "state": {}, "seen": 1000, "last_at": at + ago}
+        series=series, defaults={"version": 1, "state": {}, "seen": 1000, "state_at": at, "last_at": at + ago}
     )
     seen = Sample.objects.filter(series_id=series.pk, at__gte=at, at__lte=at + timedelta(minutes=2))
     writing.mark_anomalous([(series.pk, moment) for moment in seen.values_list("at", flat=True)[:1]])

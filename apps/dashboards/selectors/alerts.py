@@ -121,8 +121,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class AlertPage:
+    """``is_cut``: there are more open alerts than are looked through."""
+
     lines: Sequence[Line]
     next_after: UUID | None
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ def _past(wanted: AlertFilter) -> AlertPage:
 
 def _open(wanted: AlertFilter) -> AlertPage:
     rows = list(wanted.fitting().annotate(rank=RANK).order_by("rank", "-id")[:SCANNED])
-    muted = muting(rows)
+    is_cut, muted = len(rows) == SCANNED, muting(rows)
     if "muted" in wanted.chosen:
         rows = [row for row in rows if bool(muted[row.pk]) == (wanted.chosen["muted"] == "yes")]
     ids = [row.pk for row in rows]
@@ -189,7 +192,7 @@ def _open(wanted: AlertFilter) -> AlertPage:
         )
         for alert in shown
     ]
-    return AlertPage(lines, shown[-1].pk if len(rows) > begin + SHOWN else None)
+    return AlertPage(lines, shown[-1].pk if len(rows) > begin + SHOWN else None, is_cut)
 
 
 def _run_names(rows: Sequence[Alert]) -> dict[UUID | None, str]:

@@ -128,6 +128,7 @@ READ = (
     "esper_database_connections_used_ratio",
     "esper_redis_memory_used_ratio",
     "esper_collector_up",
+    "esper_gpu_utilisation_ratio",
 )
 FIGURES: tuple[tuple[str, str, str], ...] = (
     ("Processors busy", "esper_host_cpu_ratio", "host"),
@@ -146,6 +147,11 @@ CHARTS: tuple[tuple[str, str], ...] = (
     ("Oldest message", "esper_queue_oldest_age_seconds"),
     ("Database connections", "esper_database_connections"),
 )
+GPU_CHARTS: tuple[tuple[str, str], ...] = (
+    ("GPUs busy", "esper_gpu_utilisation_ratio"),
+    ("GPU memory used", "esper_gpu_memory_used_ratio"),
+)
+"""Where a host has one."""
 
 
 class Signals:
@@ -218,15 +224,16 @@ def figures(found: Signals) -> list[Figure]:
     return shown
 
 
-def charts(word: str) -> list[Chart]:
+def charts(word: str, found: Signals) -> list[Chart]:
     """``word`` is a key of ``metrics.RANGES``."""
+    shown = CHARTS + (GPU_CHARTS if found.all(GPU_CHARTS[0][1]) else ())
     return [
         Chart(
             title=title,
             axis=units.axis_title(metric),
             query=urlencode({"name": metric, "range": word, "title": title}),
         )
-        for title, metric in CHARTS
+        for title, metric in shown
     ]
 
 
