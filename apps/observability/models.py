@@ -147,9 +147,11 @@ class DetectorState(models.Model):
     version = models.PositiveSmallIntegerField(editable=False)
     """Of the detector; another version begins anew."""
     state = models.JSONField(editable=False)
+    state_at = models.DateTimeField(editable=False)
+    """Of the newest sample that is in ``state``: it is written every few minutes (``services.scanning``)."""
     seen = models.PositiveBigIntegerField(default=0, editable=False)
     last_at = models.DateTimeField(null=True, editable=False)
-    """Of the newest sample that it was told."""
+    """Of the newest sample that the detector was told."""
     last_score = models.FloatField(default=0.0, editable=False)
     updated_at = models.DateTimeField(auto_now=True, editable=False)
 

@@ -35,6 +35,11 @@ def state():
     return DetectorState.objects.get()
 
 
+def detector(name):
+    """The one in memory of a series."""
+    return scanning._kept[scanning._key(Series.objects.get(name=name).pk)].detector
+
+
 def test_what_is_odd_is_written_down_with_its_reason_and_marked():
     record([*calm(200), 45.0])
 
@@ -59,14 +64,6 @@ def test_a_sample_is_looked_at_once():
     assert (state().seen, state().last_at) == (160, START + timedelta(seconds=15 * 159))
 
 
-def test_a_single_new_sample_waits_for_the_next_one_but_not_for_long(monkeypatch):
-    writing.record(samples([10.0]), source="platform")
-    assert scanning.scan() == Scanned()
-
-    monkeypatch.setattr(scanning, "SHORT_WAIT", timedelta(0))
-    assert scanning.scan() == Scanned(series=1, samples=1)
-
-
 def test_a_scan_in_pieces_finds_what_one_scan_finds():
     values = [*calm(190), 45.0, *calm(20, seed=8)]
     record(values, name="whole")
@@ -75,8 +72,7 @@ def test_a_scan_in_pieces_finds_what_one_scan_finds():
         record(values[piece : piece + 50], after=piece, name="pieces")
         scanning.scan()
 
-    whole, pieces = (DetectorState.objects.get(series__name=name) for name in ("whole", "pieces"))
-    assert whole.state == pieces.state
+    assert detector("whole").to_state() == detector("pieces").to_state()
     assert len({anomaly.at for anomaly in Anomaly.objects.all()}) == 1
     assert Anomaly.objects.count() == 2
 
@@ -90,6 +86,48 @@ def test_an_anomaly_that_goes_on_is_one_that_lasts_longer():
     found = Anomaly.objects.get()
     assert found.until == START + timedelta(seconds=15 * 182)
     assert Sample.objects.filter(anomalous=True).count() == 3
+
+
+def test_a_process_that_begins_finds_what_one_that_went_on_would_have_found():
+    record(calm(150))
+    scanning.scan()
+    record([*calm(10, seed=9), 45.0, 46.0], after=150)
+    scanning.scan()
+    before = list(Anomaly.objects.values("id", "at", "score"))
+    assert state().state["seen"] == 150, "what was learned is written every five minutes"
+
+    scanning.forget()
+    record([45.5], after=162)
+
+    assert scanning.scan().samples == 13, "those since the stored state are told again"
+    assert list(Anomaly.objects.values("id", "at", "score")) == before
+    assert Anomaly.objects.get().until == START + timedelta(seconds=15 * 162)
+    assert state().seen == 163
+
+
+def test_what_is_learned_is_written_every_five_minutes():
+    for begin in range(0, 60, 5):
+        record(calm(5, seed=begin), after=begin)
+        scanning.scan()
+
+    assert state().seen == 60
+    assert state().state["seen"] == 45
+    assert state().state_at == START + timedelta(seconds=15 * 44)
+
+
+def test_a_detector_that_fails_begins_anew_and_stops_no_other(monkeypatch, caplog):
+    record(calm(150), name="good")
+    record(calm(150), name="bad")
+    scanning.scan()
+    monkeypatch.setattr(detector("bad"), "update", lambda at, value: 1 / 0)
+    record([45.0], after=150, name="good")
+    record([45.0], after=150, name="bad")
+
+    assert scanning.scan() == Scanned(series=2, samples=2, anomalies=1)
+
+    assert Anomaly.objects.get().series.name == "good"
+    assert DetectorState.objects.get(series__name="bad").seen == 0
+    assert "begins anew" in caplog.text
 
 
 def test_a_batch_that_fails_is_scanned_again_whole(monkeypatch):
@@ -117,12 +155,14 @@ def test_a_state_that_cannot_be_read_begins_anew_and_is_told_of(kept, caplog):
     record(calm(20))
     scanning.scan()
     DetectorState.objects.update(state=kept if kept is not None else 5)
+    scanning.forget()
     record(calm(3), after=20)
 
     with caplog.at_level(logging.WARNING, logger=scanning.__name__):
         scanning.scan()
 
     assert state().state["seen"] == 3
+    assert state().state_at == START + timedelta(seconds=15 * 22)
     assert "begins anew" in caplog.text
 
 

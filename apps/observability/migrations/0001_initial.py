@@ -456,11 +456,16 @@ class Migration(migrations.Migration):
                 ),
                 ("version", models.PositiveSmallIntegerField(editable=False)),
                 ("state", models.JSONField(editable=False)),
+                ("state_at", models.DateTimeField(editable=False)),
                 ("seen", models.PositiveBigIntegerField(default=0, editable=False)),
                 ("last_at", models.DateTimeField(editable=False, null=True)),
                 ("last_score", models.FloatField(default=0.0, editable=False)),
                 ("updated_at", models.DateTimeField(auto_now=True)),
             ],
+        ),
+        # The learned state lies apart from the columns that change with each sample: those are written without it.
+        migrations.RunSQL(
+            "ALTER TABLE observability_detectorstate SET (toast_tuple_target = 128)", reverse_sql=migrations.RunSQL.noop
         ),
         migrations.CreateModel(
             name="Anomaly",

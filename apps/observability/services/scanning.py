@@ -1,16 +1,16 @@
 """The detector looks at new samples: one state a series, kept in the database.
 
 Gauges only: a counter goes up by itself, and what it stands for has gauges of its own. A batch of series is one
-transaction, so that a sample whose anomaly is kept is one that its state has seen: nothing is found twice or lost.
+transaction. What a detector finds follows from the samples alone, and an anomaly is known by series and time: samples
+that it is told of again, by another process or after a crash, are found as odd as before and written once.
 """
 
-import json
 import logging
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import F, Q
@@ -32,10 +32,13 @@ MOST_SAMPLES = 240
 MOST_SECONDS = 10.0
 """After which a scan begins no other batch: those scanned longest ago come first."""
 MOST_SERIES = 20_000
+STORED_EVERY = timedelta(minutes=5)
+"""A detector's state is a few KB: written with each sample, those of 300 series would be gigabytes of log a day. A
+process that begins tells the stored one again of the samples since, and finds the same."""
+MOST_KEPT = 2_000
+"""Detectors in memory, of some 20 KB each."""
 IDLE = timedelta(hours=1)
 """Series whose newest sample is older are not asked for new ones; the roll-up knows within minutes when one is back."""
-SHORT_WAIT = timedelta(seconds=25)
-"""A single new sample that is younger waits for the next: reading and writing a state costs more than judging samples."""
 PROBATION = {SeriesSource.RUN: 20}
 """Samples that the detector only learns from, where it is not its default: a run may be over after fifty."""
 
@@ -48,18 +51,6 @@ CROSS JOIN LATERAL (
 ) AS sample
 """
 
-KEEP = """
-INSERT INTO observability_detectorstate AS kept (series_id, version, state, seen, last_at, last_score, updated_at)
-SELECT series_id, version, state, seen, last_at, last_score, %s
-FROM jsonb_to_recordset(%s) AS given (
-    series_id bigint, version smallint, state jsonb, seen bigint, last_at timestamptz, last_score float8
-)
-ON CONFLICT (series_id) DO UPDATE SET
-    version = excluded.version, state = excluded.state, seen = excluded.seen,
-    last_at = excluded.last_at, last_score = excluded.last_score, updated_at = excluded.updated_at
-"""
-"""One parameter for all rows: psycopg takes ten times as long to quote as many states as an array."""
-
 EXTEND = """
 UPDATE observability_anomaly AS anomaly SET until = greatest(anomaly.until, given.until)
 FROM unnest(%s::bigint[], %s::timestamptz[]) AS given (series_id, until)
@@ -68,6 +59,14 @@ CROSS JOIN LATERAL (
     WHERE series_id = given.series_id AND at <= given.until ORDER BY at DESC LIMIT 1
 ) AS newest
 WHERE anomaly.id = newest.id
+"""
+
+
+TOLD = """
+UPDATE observability_detectorstate AS state
+SET seen = given.seen, last_at = given.last_at, last_score = given.last_score, updated_at = now()
+FROM unnest(%s::bigint[], %s::bigint[], %s::timestamptz[], %s::float8[]) AS given (series_id, seen, last_at, last_score)
+WHERE state.series_id = given.series_id
 """
 
 
@@ -84,12 +83,25 @@ class Scanned:
 class Found:
     """What is to be written of a batch."""
 
-    states: list[dict[str, Any]] = field(default_factory=list)
-    """Rows of DetectorState."""
+    states: list[DetectorState] = field(default_factory=list)
+    """Those whose learned state is written, too: now and then, it is a few KB."""
+    told: list[DetectorState] = field(default_factory=list)
     anomalies: list[Anomaly] = field(default_factory=list)
     extended: dict[int, datetime] = field(default_factory=dict)
     """{series: until when its last anomaly goes on}."""
     odd: list[tuple[int, datetime]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A detector in memory, after the sample of ``last_at``."""
+
+    detector: StreamDetector
+    last_at: datetime
+
+
+_kept: OrderedDict[tuple[str, int], Kept] = OrderedDict()
+"""(database, series) -> its detector: those used longest ago go."""
 
 
 def scan() -> Scanned:
@@ -104,43 +116,62 @@ def scan() -> Scanned:
         return Scanned()
 
 
+def forget() -> None:
+    """Begin with the stored states again."""
+    _kept.clear()
+
+
 def _scan() -> Scanned:
     now, end = timezone.now(), monotonic() + MOST_SECONDS
     series = samples = anomalies = 0
     candidates = _candidates(now)
     for start in range(0, len(candidates), BATCH):
-        with transaction.atomic():
-            found, told = _batch(dict(candidates[start : start + BATCH]), now)
-            _write(found)
-        series, samples, anomalies = series + len(found.states), samples + told, anomalies + len(found.anomalies)
+        some = candidates[start : start + BATCH]
+        try:
+            with transaction.atomic():
+                found, told = _batch({state.series_id: state for state in some}, now)
+                _write(found)
+        except Exception:
+            for state in some:  # they know of samples of which nothing was written
+                _kept.pop(_key(state.series_id), None)
+            raise
+        series, samples, anomalies = series + len(found.told), samples + told, anomalies + len(found.anomalies)
         if monotonic() > end:
             break
     return Scanned(series=series, samples=samples, anomalies=anomalies)
 
 
-def _candidates(now: datetime) -> list[tuple[int, datetime | None]]:
-    """Series that may have new samples, those scanned longest ago first: (id, its newest sample that was seen)."""
+def _key(series_id: int) -> tuple[str, int]:
+    return str(connection.settings_dict["NAME"]), series_id
+
+
+def _candidates(now: datetime) -> list[DetectorState]:
+    """Series that may have new samples, those scanned longest ago first; without the learned states."""
     rows = (
         Series.objects.filter(Q(last_at=None) | Q(last_at__gte=now - IDLE), kind=SeriesKind.GAUGE)
         .order_by(F("detector__updated_at").asc(nulls_first=True), "id")
-        .values_list("id", "detector__last_at")
+        .values_list("id", "detector__state_at")
     )
-    return list(rows[:MOST_SERIES])
+    return [DetectorState(series_id=id, state_at=state_at) for id, state_at in rows[:MOST_SERIES]]
 
 
-def _batch(since: dict[int, datetime | None], now: datetime) -> tuple[Found, int]:
+def _batch(known: dict[int, DetectorState], now: datetime) -> tuple[Found, int]:
     """What the detectors make of the new samples of the series, and how many samples that are."""
-    unseen = _unseen(since, now)
-    rows = (
-        Series.objects.filter(pk__in=unseen)
-        .select_related("detector")
-        .defer("labels")
-        .select_for_update(of=("self",), no_key=True)
-    )
+    unseen = _unseen({id: _since(state) for id, state in known.items()}, now)
+    states = DetectorState.objects.in_bulk([id for id in unseen if _key(id) not in _kept])
     found = Found()
-    for series in rows:
-        _look(series, unseen[series.pk], found)
-    return found, sum(len(unseen[state["series_id"]]) for state in found.states)
+    for series in Series.objects.filter(pk__in=unseen).order_by("pk"):
+        state = states.get(series.pk)
+        _look(series, _detector(series, state), unseen[series.pk], known[series.pk].state_at, found)
+    while len(_kept) > MOST_KEPT:
+        _kept.popitem(last=False)
+    return found, sum(len(unseen[state.series_id]) for state in found.told)
+
+
+def _since(state: DetectorState) -> datetime | None:
+    """The newest sample that the series' detector knows: the one in memory, or else the stored one."""
+    kept = _kept.get(_key(state.series_id))
+    return kept.last_at if kept else state.state_at
 
 
 def _unseen(since: dict[int, datetime | None], now: datetime) -> dict[int, list[tuple[datetime, float]]]:
@@ -152,52 +183,78 @@ def _unseen(since: dict[int, datetime | None], now: datetime) -> dict[int, list[
         cursor.execute(UNSEEN, [list(since), starts, now + AHEAD, MOST_SAMPLES])
         for series, at, value in cursor.fetchall():
             found.setdefault(series, []).append((at, value))
-    return {series: samples for series, samples in found.items() if _is_worth_it(samples, now)}
+    return found
 
 
-def _is_worth_it(samples: Sequence[tuple[datetime, float]], now: datetime) -> bool:
-    return len(samples) > 1 or samples[0][0] <= now - SHORT_WAIT
-
-
-def _look(series: Series, samples: Sequence[tuple[datetime, float]], found: Found) -> None:
-    detector = _detector(series)
+def _look(
+    series: Series,
+    detector: StreamDetector,
+    samples: Sequence[tuple[datetime, float]],
+    state_at: datetime | None,
+    found: Found,
+) -> None:
+    """Tell the detector of the samples. One that fails begins anew after them: the other series have to go on."""
+    begins_anew = detector.seen == 0
+    try:
+        odd = list(_odd(series, detector, samples))
+    except Exception:
+        log.exception("the detector of series %s failed and begins anew", series.pk)
+        detector, odd, begins_anew = _new(series), [], True
     newest: Anomaly | None = None
-    for at, value in samples:
-        was_odd = detector.odd
-        score = detector.update(at.timestamp(), value)
-        if not detector.odd:
-            continue
+    for at, anomaly in odd:
         found.odd.append((series.pk, at))
-        if score >= THRESHOLD and not was_odd:
-            newest = _anomaly(series, at, value, detector)
-            found.anomalies.append(newest)
+        if anomaly:
+            newest = anomaly
+            found.anomalies.append(anomaly)
         elif newest:
             newest.until = at
         else:
             found.extended[series.pk] = at
-    found.states.append(
-        {
-            "series_id": series.pk,
-            "version": VERSION,
-            "state": detector.to_state(),
-            "seen": detector.seen,
-            "last_at": samples[-1][0].isoformat(),
-            "last_score": detector.score,
-        }
+    last_at = samples[-1][0]
+    told = DetectorState(
+        series=series,
+        version=VERSION,
+        seen=detector.seen,
+        last_at=last_at,
+        last_score=detector.score,
+        state_at=state_at,
     )
+    found.told.append(told)
+    if begins_anew or state_at is None or last_at - state_at >= STORED_EVERY:
+        told.state, told.state_at = detector.to_state(), last_at
+        found.states.append(told)
+    _kept[_key(series.pk)] = Kept(detector, last_at)
+    _kept.move_to_end(_key(series.pk))
 
 
-def _detector(series: Series) -> StreamDetector:
-    """As its state has it; a new one where there is no state that can be read."""
-    probation = PROBATION.get(SeriesSource(series.source))
-    state: DetectorState | None = getattr(series, "detector", None)
+def _odd(
+    series: Series, detector: StreamDetector, samples: Sequence[tuple[datetime, float]]
+) -> Iterator[tuple[datetime, Anomaly | None]]:
+    """Each odd sample, with the anomaly that it begins, if it begins one."""
+    for at, value in samples:
+        was_odd = detector.odd
+        score = detector.update(at.timestamp(), value)
+        if detector.odd:
+            begins = score >= THRESHOLD and not was_odd
+            yield at, _anomaly(series, at, value, detector) if begins else None
+
+
+def _new(series: Series) -> StreamDetector:
+    return StreamDetector(PROBATION.get(SeriesSource(series.source)))
+
+
+def _detector(series: Series, state: DetectorState | None) -> StreamDetector:
+    """The one in memory, or as it was stored; a new one where there is no state that can be read."""
+    kept = _kept.get(_key(series.pk))
+    if kept:
+        return kept.detector
     if state is None:
-        return StreamDetector(probation)
+        return _new(series)
     try:
         return StreamDetector.from_state(state.state)
     except ValueError as error:
         log.warning("the detector of series %s begins anew: %s", series.pk, error)
-        return StreamDetector(probation)
+        return _new(series)
 
 
 def _anomaly(series: Series, at: datetime, value: float, detector: StreamDetector) -> Anomaly:
@@ -219,9 +276,19 @@ def _anomaly(series: Series, at: datetime, value: float, detector: StreamDetecto
 
 
 def _write(found: Found) -> None:
+    DetectorState.objects.bulk_create(
+        found.states,
+        update_conflicts=True,
+        unique_fields=["series"],
+        update_fields=["version", "state", "state_at"],
+    )
+    told = sorted(found.told, key=lambda state: state.series_id)
     with connection.cursor() as cursor:
-        cursor.execute(KEEP, [timezone.now(), json.dumps(found.states)])
+        columns = [[getattr(state, name) for state in told] for name in ("series_id", "seen", "last_at", "last_score")]
+        cursor.execute(TOLD, columns)
         if found.extended:
             cursor.execute(EXTEND, [list(found.extended), list(found.extended.values())])
-    Anomaly.objects.bulk_create(found.anomalies, ignore_conflicts=True)
+    Anomaly.objects.bulk_create(
+        found.anomalies, update_conflicts=True, unique_fields=["series", "at"], update_fields=["until"]
+    )
     writing.mark_anomalous(found.odd)
