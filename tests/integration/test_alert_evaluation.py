@@ -88,6 +88,16 @@ class TestBeginning:
 
         assert [alert.labels["host"] for alert in look([rule], now)] == ["barn"]
 
+    def test_series_that_the_rule_gives_the_same_labels_are_one_problem(self, now: datetime) -> None:
+        rule = rule_with(labels={"host": "all"})
+        measure(0.1, host="mill")
+        measure(0.95, host="barn")
+        measure(0.97, host="shed")
+
+        (alert,) = look([rule], now)
+
+        assert (alert.value, alert.labels["host"]) == (0.95, "all")
+
     def test_no_samples_begin_nothing(self, now: datetime) -> None:
         assert look([rule_with()], now) == []
 

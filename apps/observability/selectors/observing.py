@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import structlog
 from django.db.models import Q
 
@@ -135,6 +136,15 @@ class _Measured:
         self._anomalies = self._found([plan for plan in plans if plan.reads is Reads.ANOMALIES])
 
     def sightings(self, plan: _Plan) -> list[Sighting]:
+        """One for each alert: series that differ only in labels that the rule gives itself are the same problem."""
+        said: dict[str, Sighting] = {}
+        for sighting in self._judged(plan):
+            known = said.get(sighting.fingerprint)
+            if known is None or (sighting.verdict.holds and not known.verdict.holds):
+                said[sighting.fingerprint] = sighting
+        return list(said.values())
+
+    def _judged(self, plan: _Plan) -> list[Sighting]:
         if plan.reads is Reads.ANOMALIES:
             chosen = [(series, marks) for series, marks in self._anomalies if plan.selects(series)]
             seen = Observed(now=self._now.timestamp())
@@ -149,7 +159,6 @@ class _Measured:
             now=self._now.timestamp(),
             latest_at=latest.at.timestamp(),
             latest=latest.value,
-            is_counter=latest.series.kind == "counter",
         )
         if plan.reads is Reads.LATEST:
             return seen
@@ -250,10 +259,12 @@ def _sighting(plan: _Plan, series: SeriesInfo | None, seen: Observed) -> Sightin
         series=known,
         metric=metric if rule.metric == ANY_METRIC else "",
     )
+    with np.errstate(all="ignore"):  # what overflows is no finite number, and holds nothing
+        verdict = plan.kind.judge(seen, plan.parameters)
     return Sighting(
         series=series,
         metric=metric,
         labels=labels,
         fingerprint=wording.fingerprint(rule.pk, labels),
-        verdict=plan.kind.judge(seen, plan.parameters),
+        verdict=verdict,
     )

@@ -211,6 +211,18 @@ class TestForecast:
         assert judged(RuleKind.FORECAST, seen(0.1, 0.2, 0.3), value=0.95).holds is None
 
 
+@pytest.mark.parametrize("kind", RuleKind)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_no_number_is_too_large_for_what_is_stored(kind: RuleKind) -> None:
+    """Columns and JSON hold finite numbers only."""
+    parameters = {"op": ">=", "value": 1} if kind in {RuleKind.THRESHOLD, RuleKind.FORECAST} else {}
+
+    verdict = judged(kind, seen(*[1e308, -1e308, 5e-324] * 80, 1.7e308), **parameters)
+
+    numbers = [verdict.value, verdict.threshold, *verdict.evidence.values()]
+    assert all(np.isfinite(number) for number in numbers if isinstance(number, float))
+
+
 @pytest.mark.parametrize(
     ("kind", "parameters", "pointer"),
     [
