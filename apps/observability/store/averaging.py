@@ -27,7 +27,7 @@ LENGTH_AT_ONCE = timedelta(days=20)
 """Of time, added over series: what is read at once (at 15 seconds a sample, 115,000 samples)."""
 MARKS_AT_ONCE, MOST_ROUNDS = 2_000, 50
 """What is marked beyond them waits for the next minute."""
-MOST = 500_000
+MOST = 5_000_000
 """Samples of one series that are read at once."""
 
 Bucket = tuple[int, datetime]
