@@ -163,6 +163,7 @@ EXEMPT = {
     "observability.ingest": "samples are measurements, and their own record",
     "observability.collect": "samples are measurements, and their own record",
     "observability.readings": "computes, writes nothing",
+    "observability.forget": "what a process remembers is no row",
     "observability.scan": "anomalies are what a detector computes from samples; they lead nowhere by themselves",
     "observability.roll_up": "averages and packed samples say what the samples said",
     "observability.deliver": "claims, then sends, then tells: in this order (tests/integration/test_alert_delivery.py)",
