@@ -378,16 +378,20 @@ def _advance(run: TrainingRun, seed: Seed, story: Story, state: SeedState, when:
 
 
 def _snapshots(run: TrainingRun, done: int) -> None:
-    for epoch in range(1, done + 1):
-        checkpoint = Checkpoint.objects.create(
+    made = Checkpoint.objects.bulk_create(
+        Checkpoint(
             run_id=run.pk, epoch=epoch, step=epoch * STEPS, fencing_token=1, name=f"{run.pk}/{epoch}-{new_id()}",
             format="safetensors", workspace_id=default_workspace_id(), size=51_200 + 600 * epoch,
-        )  # fmt: skip
-        if epoch < done or run.state == RunState.COMPLETED or done == run.epochs:
-            checkpoint.state = CheckpointState.COMMITTED
-            checkpoint.digest = f"{epoch:02x}" * 32
-            checkpoint.verified_at = timezone.now()
-            checkpoint.save()
+        )
+        for epoch in range(1, done + 1)
+    )  # fmt: skip
+    is_last_whole = run.state == RunState.COMPLETED or done == run.epochs
+    whole = [checkpoint for checkpoint in made if checkpoint.epoch < done or is_last_whole]
+    for checkpoint in whole:
+        checkpoint.state = CheckpointState.COMMITTED
+        checkpoint.digest = f"{checkpoint.epoch:02x}" * 32
+        checkpoint.verified_at = timezone.now()
+    Checkpoint.objects.bulk_update(whole, ["state", "digest", "verified_at"])
 
 
 def _finish(

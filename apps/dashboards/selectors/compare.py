@@ -51,7 +51,7 @@ class Choice:
             ids=ids[:MOST],
             unreadable=[text.replace("\0", "") for text in given if parse_id(text) is None][:MOST],
             left_out=max(0, len(ids) - MOST),
-            axis=query["x"] if query.get("x") in AXES else "epoch",
+            axis=next((axis for axis in AXES if axis == query.get("x")), "epoch"),
             controls={"1": True, "0": False}.get(query.get("controls", "")),
         )
 

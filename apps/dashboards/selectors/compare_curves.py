@@ -59,8 +59,8 @@ def lines(found: Comparison) -> list[Line]:
         if column.row.control and column.row.control.pk not in known
     ]
     rows = EpochMetric.objects.filter(run__in=[run.pk for run, _, _ in chosen]).order_by()
-    measured = {
-        row.pop("run_id"): row
+    measured: dict[UUID, dict[str, Any]] = {
+        row["run_id"]: {name: value for name, value in row.items() if name != "run_id"}
         for row in rows.values("run_id").annotate(
             measured=Count("id"), last_epoch=Max("epoch"), last_at=Max("at"), first_at=Min("at")
         )
@@ -72,7 +72,7 @@ def lines(found: Comparison) -> list[Line]:
 
 
 def etag(found: Comparison, drawn: Sequence[Line]) -> str:
-    parts = [found.choice.axis]
+    parts: list[Any] = [found.choice.axis]
     parts += [
         (line.run.pk, line.run.state, line.run.row_version, line.measured, line.last_epoch, line.last_at)
         for line in drawn
@@ -129,7 +129,7 @@ def _points(drawn: Sequence[Line]) -> Mapping[UUID, list[dict[str, Any]]]:
     )
     points: dict[UUID, list[dict[str, Any]]] = {}
     for row in rows:
-        points.setdefault(row["run_id"], []).append(row)
+        points.setdefault(row["run_id"], []).append(dict(row))
     return points
 
 

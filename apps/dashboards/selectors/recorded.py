@@ -88,11 +88,10 @@ def _columns(curve: Curve, places: watch.Places) -> dict[str, list[float | None]
     for at, *values in zip(curve.times, curve.mean, curve.least, curve.greatest, strict=True):
         _, step = places.of(datetime.fromtimestamp(float(at), tz=UTC))
         known[round(step, 2)] = tuple(float(value) if np.isfinite(value) else None for value in values)
-    steps = sorted(known)
     columns: dict[str, list[float | None]] = {"step": [], "mean": [], "least": [], "greatest": []}
-    for step, values in _with_gaps(steps, known):
-        columns["step"].append(step)
-        for name, value in zip(("mean", "least", "greatest"), values, strict=True):
+    for place, drawn in _with_gaps(sorted(known), known):
+        columns["step"].append(place)
+        for name, value in zip(("mean", "least", "greatest"), drawn, strict=True):
             columns[name].append(value)
     return columns
 
