@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import UUID
 
 import pytest
 from celery import current_app
@@ -17,14 +18,17 @@ from prometheus_client.core import Metric
 from redis.exceptions import ConnectionError as RedisDown
 
 from apps.core import collectors, heartbeats
+from apps.core.ids import new_id
 from apps.core.registry import registry
 from apps.kernels.cache import fleet, stats
 from apps.kernels.cache.segments import TierName
 from apps.observability.catalogue import spec_of, stored_names
-from apps.observability.collectors import cache, database, gpu, hosts, servers
+from apps.observability.collectors import cache, database, gpu, hosts, runs, servers
 from apps.observability.collectors.families import family
+from apps.observability.contracts import Reading
 from apps.observability.models import Sample, Series
 from apps.observability.services import collecting
+from apps.observability.store import writing
 from tests.support.families import told
 
 pytestmark = pytest.mark.django_db
@@ -159,6 +163,28 @@ def test_the_cache_tells_the_last_hour_as_one_number_a_tier() -> None:
     found = told(cache.told())
 
     assert found["esper_cache_hit_ratio{tier=l3}"] == pytest.approx((hits + 3) / (hits + misses + 4))
+
+
+class TestRuns:
+    def record(self, run: UUID, *, seconds_ago: float = 1.0) -> None:
+        at = timezone.now() - timedelta(seconds=seconds_ago)
+        reading = Reading(name="esper_run_train_loss", value=0.5, at=at, labels={"run": str(run)}, run_id=run)
+        writing.record([reading], source="run")
+
+    def test_a_run_that_has_been_silent_for_five_minutes_is_not_told(self) -> None:
+        trains, ended = new_id(), new_id()
+        self.record(trains)
+        self.record(ended, seconds_ago=301)
+
+        assert told(runs.told()) == {f"esper_run_train_loss{{run={trains}}}": 0.5}
+
+    def test_of_more_than_can_be_told_the_newest_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runs, "MOST", 1)
+        older, newer = new_id(), new_id()
+        self.record(older)
+        self.record(newer)
+
+        assert list(told(runs.told())) == [f"esper_run_train_loss{{run={newer}}}"]
 
 
 class TestReading:
