@@ -53,7 +53,11 @@ def payload(run: TrainingRun) -> dict[str, Any]:
     """By chart: ``step`` (optimizer steps: its place), ``mean``, ``least``, ``greatest``; nulls are gaps."""
     ids, places = _ids(run), watch.places(run)
     start, end = _span(run)
-    curves = reading.query(ids=list(ids.values()), start=start, end=end, points=POINTS) if ids and start < end else []
+    curves = (
+        reading.query(ids=list(ids.values()), start=start, end=end, points=POINTS, workspace_id=run.workspace_id)
+        if ids and start < end
+        else []
+    )
     by_name = {curve.series.name: curve for curve in curves}
     return {
         "charts": {
