@@ -6,7 +6,7 @@ cannot be applied gets an alert of its own that says so, and stops no other.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -38,12 +38,17 @@ BUSY = "being_evaluated"
 
 
 def evaluate() -> None:
-    """Apply every enabled rule once, then write down what is to be told (``notifying``). One evaluator at a time."""
+    """Apply every enabled rule once, then write down what is to be told (``notifying``). One evaluator at a time.
+
+    What goes wrong with a rule is raised only after all others, and if no alert could tell of it.
+    """
     try:
         with alone("evaluate alerts", busy="another worker evaluates the alert rules", code=BUSY):
             now = database_now()
-            _evaluate_all(now)
+            untold = _evaluate_all(now)
             notifying.notify(now)
+            if untold:
+                raise untold[0]
     except Conflict as error:
         if error.code != BUSY:
             raise
@@ -71,36 +76,40 @@ def apply(*, judged: Judged, now: datetime) -> None:
             _tell(rule, problem, told.get(problem, ""), alert, now)
 
 
-def _evaluate_all(now: datetime) -> None:
+def _evaluate_all(now: datetime) -> list[Exception]:
+    """Returns what went wrong and could not even be told of by an alert."""
     began = time.perf_counter()
     rules: dict[UUID | None, list[AlertRule]] = defaultdict(list)
     for rule in AlertRule.objects.order_by("name"):
         rules[rule.workspace_id].append(rule)
-    for of_workspace in rules.values():
-        _evaluate(of_workspace, now)
+    untold = [error for of_workspace in rules.values() for error in _evaluate(of_workspace, now)]
     _resolve_orphans(rules.values(), now)
     note_evaluation(now, time.perf_counter() - began)
+    return untold
 
 
-def _evaluate(rules: Sequence[AlertRule], now: datetime) -> None:
+def _evaluate(rules: Sequence[AlertRule], now: datetime) -> Iterator[Exception]:
     enabled = {rule.pk: rule for rule in rules if rule.enabled}
     alerted = set(Alert.objects.filter(rule_id__in=enabled, state__in=OPEN).values_list("rule_id", flat=True))
     for judged in observing.judge(enabled.values(), now):
         says = judged.problem or any(sighting.verdict.holds for sighting in judged.sightings)
         if not says and judged.rule.pk not in alerted:
             continue
-        if failed := _fault(judged, now):
-            _fault(Judged(rule=judged.rule, problem=failed), now)
+        if (fault := _fault(judged, now)) is None:
+            continue
+        problem = f"{type(fault).__name__}: {fault}"[:500]
+        if untold := _fault(Judged(rule=judged.rule, problem=problem), now):
+            yield untold
 
 
-def _fault(judged: Judged, now: datetime) -> str:
+def _fault(judged: Judged, now: datetime) -> Exception | None:
     """Apply a rule; what went wrong, of whatever kind it is: the other rules have to go on."""
     try:
         apply(judged=judged, now=now)
     except Exception as error:
         log.exception("alert_rule_failed", rule=judged.rule.name)
-        return f"{type(error).__name__}: {error}"[:500]
-    return ""
+        return error
+    return None
 
 
 def _follow(
