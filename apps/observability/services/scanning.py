@@ -211,14 +211,7 @@ def _look(
         else:
             found.extended[series.pk] = at
     last_at = samples[-1][0]
-    told = DetectorState(
-        series=series,
-        version=VERSION,
-        seen=detector.seen,
-        last_at=last_at,
-        last_score=detector.score,
-        state_at=state_at,
-    )
+    told = DetectorState(series=series, version=VERSION, seen=detector.seen, last_at=last_at, last_score=detector.score)
     found.told.append(told)
     if begins_anew or state_at is None or last_at - state_at >= STORED_EVERY:
         told.state, told.state_at = detector.to_state(), last_at
