@@ -31,7 +31,7 @@ PARAMETER = "parameter_"
 class SilenceForm(forms.Form):
     """How long nobody is told, and why."""
 
-    hours_ = forms.ChoiceField(label="For", choices=DURATIONS, initial="4")
+    hours = forms.ChoiceField(label="For", choices=DURATIONS, initial="4")
     comment = forms.CharField(
         label="Why",
         max_length=LONGEST_COMMENT,
@@ -44,26 +44,26 @@ class SilenceForm(forms.Form):
         point_to_notes(self)
 
     def duration(self) -> timedelta:
-        return timedelta(hours=int(self.cleaned_data["hours_"]))
+        return timedelta(hours=int(self.cleaned_data["hours"]))
 
     def spoken(self) -> str:
-        return dict(DURATIONS)[self.cleaned_data["hours_"]]
+        return dict(DURATIONS)[self.cleaned_data["hours"]]
 
 
 class NewSilenceForm(SilenceForm):
     """A silence of what labels say, not of one alert."""
 
-    matchers_ = forms.CharField(
+    matchers = forms.CharField(
         label="Labels",
         max_length=MOST_TEXT,
         widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "autocomplete": "off"}),
         help_text='One a line, all must fit: alertname="Disk nearly full", host=~"gpu.*", severity!="critical".',
     )
-    field_order = ("matchers_", "hours_", "comment")
+    field_order = ("matchers", "hours", "comment")
 
-    def clean_matchers_(self) -> tuple[Matcher, ...]:
+    def clean_matchers(self) -> tuple[Matcher, ...]:
         try:
-            return matchers.from_text(line for line in self.cleaned_data["matchers_"].splitlines() if line.strip())
+            return matchers.from_text(line for line in self.cleaned_data["matchers"].splitlines() if line.strip())
         except ServiceError as error:
             raise forms.ValidationError(error.detail) from None
 

@@ -1044,12 +1044,12 @@ def _(world: World) -> Call:
 
 @write("POST /alerts/{id}/silence", "silence.created")
 def _(world: World) -> Call:
-    return Call(id=AlertFactory().pk, body={"label": ["host"], "hours_": "4", "comment": "a new disk"})
+    return Call(id=AlertFactory().pk, body={"label": ["host"], "hours": "4", "comment": "a new disk"})
 
 
 @write("POST /alerts/silences/new", "silence.created")
 def _(world: World) -> Call:
-    return Call(body={"matchers_": "host=mill", "hours_": "4", "comment": "a new disk"})
+    return Call(body={"matchers": "host=mill", "hours": "4", "comment": "a new disk"})
 
 
 @write("POST /alerts/silences/{id}/end", "silence.ended")

@@ -166,7 +166,7 @@ def test_silences_say_what_they_mute_and_which_is_over(client: Client) -> None:
 
 def test_a_new_silence_is_tried_before_it_is_made(client: Client) -> None:
     AlertFactory(labels={"host": "mill-7"}, summary="mill-7 is busy")
-    form = {"matchers_": 'host=~"mill-.*"\n', "hours_": "24", "comment": "moving the machines"}
+    form = {"matchers": 'host=~"mill-.*"\n', "hours": "24", "comment": "moving the machines"}
 
     tried = client.post("/alerts/silences/new", form | {"preview": "1"}).content.decode()
     there = Silence.objects.count()
@@ -189,7 +189,7 @@ def test_a_new_silence_is_tried_before_it_is_made(client: Client) -> None:
     ],
 )
 def test_matchers_that_are_wrong_are_told_at_their_field(client: Client, text: str, says: str) -> None:
-    answer = client.post("/alerts/silences/new", {"matchers_": text, "hours_": "1", "comment": "x"})
+    answer = client.post("/alerts/silences/new", {"matchers": text, "hours": "1", "comment": "x"})
 
     assert answer.status_code == 422
     assert says in answer.content.decode()

@@ -12,6 +12,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from apps.dashboards.selectors import fleet
+from apps.observability.catalogue import METRICS
 from apps.observability.contracts import Reading
 from apps.observability.models import Series
 from apps.observability.store import writing
@@ -227,6 +229,13 @@ def test_charts_of_gpus_are_there_where_a_host_has_one(client: Client) -> None:
 
     assert "GPUs busy" not in without
     assert "GPUs busy" in page_of(client, "/fleet")
+
+
+def test_what_the_fleet_reads_is_measured() -> None:
+    charted = [metric for _, metric in (*fleet.CHARTS, *fleet.GPU_CHARTS)]
+
+    assert {name for name in (*fleet.READ, *charted) if name not in METRICS} == set()
+    assert {metric for _, metric, _ in fleet.FIGURES} <= set(fleet.READ)
 
 
 def test_an_empty_fleet_says_what_fills_it(client: Client) -> None:

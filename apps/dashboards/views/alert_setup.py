@@ -28,7 +28,7 @@ from apps.observability.services import rules as rule_services
 from apps.observability.services import silences as silence_services
 
 MAX_REASON = 500
-SILENCE_FIELDS: Mapping[str, str] = {"/comment": "comment", "/matchers": "matchers_", "/duration": "hours_"}
+SILENCE_FIELDS: Mapping[str, str] = {"/comment": "comment", "/matchers": "matchers", "/duration": "hours"}
 
 
 def _context(request: HttpRequest, tab: str) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def new_silence(request: HttpRequest) -> HttpResponse:
         return render(request, "alerts/new_silence.html", context)
     if not form.is_valid():
         return render(request, "alerts/new_silence.html", context, status=422)
-    wanted = told(form.cleaned_data["matchers_"])
+    wanted = told(form.cleaned_data["matchers"])
     if "preview" in request.POST:
         return render(request, "alerts/new_silence.html", context | {"mutes": observability.matched_by(wanted)})
     try:
