@@ -45,6 +45,8 @@ class Drawing:
     """In viewBox units. ``lines`` and ``bands`` are ``points`` attributes, one for each stretch without a gap."""
 
     lines: Sequence[str]
+    dots: Sequence[tuple[float, float]]
+    """Points that stand alone."""
     bands: Sequence[str]
     values: Sequence[Label]
     times: Sequence[Label]
@@ -73,11 +75,17 @@ def drawn(curve: Curve, moment: Moment) -> Drawing | None:
         return None
     besides = [value for value in (moment.threshold, *(moment.expected or ())) if value is not None]
     frame = _Frame(moment, *_range([*known, *besides], curve.series.unit == "ratio"))
-    stretches = _stretches(curve)
+    every = _stretches(curve)
+    stretches = [stretch for stretch in every if len(stretch) > 1]
     unit = curve.series.unit
     suffix = "/s" if curve.series.kind == "counter" else ""
     return Drawing(
         lines=[frame.line(curve, stretch) for stretch in stretches],
+        dots=[
+            (frame.x(curve.times[stretch[0]]), frame.y(curve.mean[stretch[0]]))
+            for stretch in every
+            if len(stretch) == 1
+        ],
         bands=[frame.band(curve, stretch) for stretch in stretches] if curve.step else [],
         values=[Label(frame.y(value), units.told(value, unit) + suffix) for value in (frame.low, frame.high)],
         times=frame.times(),
@@ -160,7 +168,7 @@ def _stretches(curve: Curve) -> list[range]:
             begin = place
     if begin is not None:
         stretches.append(range(begin, len(values)))
-    return [stretch for stretch in stretches if len(stretch) > 1]
+    return stretches
 
 
 def _words(curve: Curve, moment: Moment, low: float, high: float) -> str:

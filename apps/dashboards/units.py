@@ -10,7 +10,7 @@ from apps.observability.contracts import SeriesInfo
 READINGS: Mapping[str, Callable[[object], str]] = {
     "ratio": numbers.percent,
     "bytes": numbers.size,
-    "seconds": numbers.seconds,
+    "seconds": lambda value: numbers.seconds(value) if value else "0\u00a0s",
     "celsius": lambda value: f"{numbers.plain(value)}\u00a0\u00b0C",
     "watts": lambda value: f"{numbers.plain(value)}\u00a0W",
 }

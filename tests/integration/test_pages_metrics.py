@@ -242,6 +242,7 @@ def test_an_empty_fleet_says_what_fills_it(client: Client) -> None:
     page = words_of(page_of(client, "/fleet"))
 
     assert "No host has told of itself yet" in page
+    assert "Bring back what does not answer" in page
     assert "no sample yet" in page
 
 

@@ -195,7 +195,8 @@ def signals() -> Signals:
 
 def hosts(found: Signals) -> list[Host]:
     """By name; those that have told nothing for longer than the store keeps samples unpacked are gone."""
-    names = sorted({row.labels.get("host", "") for row in found.all("esper_host_cpu_ratio")} - {""})
+    told = (*found.all("esper_host_cpu_ratio"), *found.all("esper_host_memory_used_ratio"))
+    names = sorted({row.labels["host"] for row in told if row.labels.get("host")})
     return [_host(name, found) for name in names]
 
 

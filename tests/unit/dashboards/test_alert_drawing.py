@@ -55,6 +55,13 @@ def test_a_line_never_goes_over_a_gap_or_over_what_is_no_number(times: list[floa
     assert len(drawn(curve(times, values)).lines) == 2
 
 
+def test_a_point_that_stands_alone_is_a_dot() -> None:
+    found = drawn(curve([30], [1.0]))
+
+    assert found.lines == []
+    assert [x for x, _ in found.dots] == [LEFT + (WIDTH - LEFT - RIGHT) / 2]
+
+
 def test_the_threshold_is_on_the_scale_of_the_curve() -> None:
     found = drawn(curve([0, 30, 60], [0.5, 0.92, 0.94], unit="ratio"), threshold=0.9)
 
@@ -110,6 +117,7 @@ def test_any_values_have_a_scale(values: list[float]) -> None:
         (0.931, "ratio", "93.1\xa0%"),
         (2048.0, "bytes", "2.0\xa0KiB"),
         (0.25, "seconds", "250\xa0ms"),
+        (0.0, "seconds", "0\xa0s"),
         (61.0, "celsius", "61\xa0°C"),
         (12.0, "", "12"),
         (12.0, "furlongs", "12"),
