@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from unittest import mock
@@ -20,6 +21,22 @@ CALLS = 4_000
 FLUSHED_SERIES = 20
 PERIODS = {"collect": 15.0, "scan_anomalies": 15.0, "evaluate_alerts": 15.0, "roll_up": 60.0, "deliver": 5.0}
 """Seconds between two runs of each task (esper_site.celery)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What single calls cost: recording, storing, sending and scraping."""
+
+    recorded: list[float]
+    flushed: list[float]
+    ingested: dict[str, list[float]]
+    scraped: dict[str, Any]
+
+
+def calls(quick: bool) -> Calls:
+    """All of them, one after the other."""
+    recorded, flushed = record_call(50 if quick else 300), flush_cost(10 if quick else 50)
+    return Calls(recorded, flushed, ingestion(2 if quick else 10), scrape(3 if quick else 30))
 
 
 def record_call(batches: int) -> list[float]:

@@ -54,15 +54,15 @@ WHERE name = %s AND at >= %s AND at < %s GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 
-def measure(owner_url: str, *, rounds: int, say: Callable[[str], Any]) -> dict[str, Any]:
+def measure(owner_url: str, *, others: int, rounds: int, say: Callable[[str], Any]) -> dict[str, Any]:
     """Fill both, let the upkeep make history of ours, and read pages of both in turns."""
     from apps.observability.services.upkeep import roll_up
 
     end = timezone.now().replace(minute=0, second=0, microsecond=0)
     start = end - timedelta(days=DAYS)
-    count = (SHOWN + OTHERS) * DAYS * 86_400 // STEP
+    count = (SHOWN + others) * DAYS * 86_400 // STEP
     say(f"writing {count:,} samples, twice ...")
-    _fill(owner_url, start)
+    _fill(owner_url, start, others)
     sizes = {"narrow": _bytes("observability_sample") / count, "naive": _bytes("bench_naive") / count}
     say("making averages and history ...")
     with override_settings(METRICS_HOT_DAYS=DAYS + 2):
@@ -76,7 +76,7 @@ def measure(owner_url: str, *, rounds: int, say: Callable[[str], Any]) -> dict[s
     say("reading pages ...")
     return {
         "samples": count,
-        "series": SHOWN + OTHERS,
+        "series": SHOWN + others,
         "bytes_per_sample": sizes,
         "averages_per_million_s": averaging / count * 1e6,
         "packing_per_million_s": packing / int(packed) * 1e6,
@@ -91,10 +91,10 @@ def measured(result: dict[str, Any]) -> dict[str, Measurement]:
     }
 
 
-def _fill(owner_url: str, start: datetime) -> None:
+def _fill(owner_url: str, start: datetime, others: int) -> None:
     from apps.observability.store import partitions
 
-    names = [(NAME, number) for number in range(SHOWN)] + [(OTHER, number) for number in range(OTHERS)]
+    names = [(NAME, number) for number in range(SHOWN)] + [(OTHER, number) for number in range(others)]
     for name, number in names:
         _add_series(name, {"host": f"host-{number}.example", "disk": "/var/lib"})
     partitions.make(partitions.SAMPLES, start, timezone.now())
