@@ -231,6 +231,18 @@ def test_charts_of_gpus_are_there_where_a_host_has_one(client: Client) -> None:
     assert "GPUs busy" in page_of(client, "/fleet")
 
 
+def test_the_fleet_is_shown_while_the_broker_is_silent(client: Client, settings: Any) -> None:
+    cpu()
+    throttle = {**settings.CACHES["throttle"], "LOCATION": "redis://127.0.0.1:1/0"}
+    settings.CACHES = {**settings.CACHES, "throttle": throttle}
+
+    page = words_of(page_of(client, "/fleet"))
+
+    assert "broker silent" in page
+    assert "compile unknown" in page
+    assert "mill answers" in page
+
+
 def test_what_the_fleet_reads_is_measured() -> None:
     charted = [metric for _, metric in (*fleet.CHARTS, *fleet.GPU_CHARTS)]
 
