@@ -106,7 +106,7 @@ def test_the_newest_values(admin: Caller) -> None:
 def test_a_curve_has_null_where_there_is_no_number(admin: Caller) -> None:
     send(admin, *[sample(value=v, at=(AT + timedelta(seconds=n)).isoformat()) for n, v in enumerate([1, "NaN", 3])])
 
-    asked = {"name": "my_loss", "label": "run=r1"}
+    asked = {"name": "my_loss", "label": "run=r1", "start": AT.isoformat()}
     answer = admin.get(f"{METRICS}/query", asked)
 
     [curve] = answer.json()["results"]
