@@ -103,6 +103,15 @@ class TestRoutes:
         assert_problem(viewer.post(f"{ROUTES}/{route.pk}/test", format="json"), 403)
         assert_problem(viewer.post(f"{ROUTES}/{route.pk}/rotate-secret", format="json"), 403)
 
+    def test_who_may_only_read_sees_the_url_of_a_webhook_up_to_its_host(self, caller: Callable[..., Caller]) -> None:
+        route: Any = AlertRouteFactory(target="https://hooks.example.org:8443/T0/a-token?key=b-token")
+        viewer, operator = caller("viewer"), caller("operator")
+
+        answers = [viewer.get(ROUTES).json()["results"][0], viewer.get(f"{ROUTES}/{route.pk}").json()]
+
+        assert [answer["target"] for answer in answers] == ["https://hooks.example.org:8443"] * 2
+        assert operator.get(f"{ROUTES}/{route.pk}").json()["target"] == route.target
+
 
 class TestNotifications:
     def test_are_listed_with_their_tries_by_state_and_route(self, admin: Caller) -> None:

@@ -99,6 +99,15 @@ class TestRoutes:
         client.force_login(factories.UserFactory(role=Role.VIEWER, is_staff=True))  # type: ignore[arg-type]
         assert offered(client, email) == set()
 
+    def test_who_may_only_read_sees_the_url_of_a_webhook_up_to_its_host(self, client: Client) -> None:
+        route = factories.AlertRouteFactory(target="https://hooks.example.org/T0/a-token")
+        client.force_login(factories.UserFactory(role=Role.VIEWER, is_staff=True))  # type: ignore[arg-type]
+
+        pages = [client.get(url).content.decode() for url in (ROUTES, url_of(route))]
+
+        assert all("https://hooks.example.org" in page for page in pages)
+        assert not any("a-token" in page for page in pages)
+
 
 class TestNotifications:
     def test_one_shows_what_became_of_each_try(self, client: Client) -> None:

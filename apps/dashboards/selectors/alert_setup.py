@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.db.models import Count, Prefetch
@@ -16,6 +15,7 @@ from apps.observability import matchers
 from apps.observability.lifecycle import OPEN, AlertState, NotificationState
 from apps.observability.matchers import matches
 from apps.observability.models import Alert, AlertRoute, AlertRule, Channel, DeliveryAttempt, Notification, Silence
+from apps.observability.selectors.notifications import shown_target
 
 RULES_SHOWN = 300
 SILENCES_SHOWN = 100
@@ -165,7 +165,7 @@ def target_of(route: AlertRoute) -> str:
     if route.channel == Channel.EMAIL:
         addresses = route.target.split()
         return ", ".join(addresses[:3]) + (f" and {len(addresses) - 3} more" if len(addresses) > 3 else "")
-    return urlsplit(route.target).hostname or "a webhook"
+    return shown_target(route)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from apps.accounts.roles import Scope
 from apps.core.admin_display import EMPTY, chip, link_to, number, state_column
 from apps.observability.lifecycle import NotificationState
 from apps.observability.models import AlertRoute, Channel, Notification
+from apps.observability.selectors.notifications import shown_target
 from apps.observability.services import delivering, notifying, routes
 
 TIMES = ("group_wait_seconds", "group_interval_seconds", "repeat_interval_seconds")
@@ -135,9 +136,16 @@ class AlertRouteAdmin(SecretOnceAdmin):
         ("Why", {"fields": ["reason"]}),
     ]
 
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        fieldsets = super().get_fieldsets(request, obj)
+        if self.has_write_permission(request):
+            return fieldsets
+        (title, first), *rest = fieldsets
+        return [(title, {**first, "fields": ["name", "channel", "first_target", "enabled"]}), *rest]
+
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         if not self.has_write_permission(request):
-            return super().get_readonly_fields(request, obj)
+            return [*super().get_readonly_fields(request, obj), "first_target"]
         return ["channel"] if obj is not None else []
 
     def after_step(self, request: HttpRequest, row: Any, step: Step, result: Any) -> HttpResponse:
@@ -148,7 +156,7 @@ class AlertRouteAdmin(SecretOnceAdmin):
 
     @display(description="goes to")
     def first_target(self, route: AlertRoute) -> str:
-        first, *others = route.target.splitlines() or [EMPTY]
+        first, *others = shown_target(route).splitlines() or [EMPTY]
         return f"{first[:60]} and {len(others)} more" if others else first[:60]
 
     @display(description="grouped by")

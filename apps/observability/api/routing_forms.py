@@ -5,13 +5,16 @@ from typing import Any
 from django_filters import rest_framework as filters
 from rest_framework import serializers
 
+from apps.accounts.roles import Scope
 from apps.core.filters import any_of
+from apps.core.permissions import scopes_of
 from apps.core.serializers import Choice, Flag, JSONObject, Text, Whole
 from apps.kernels.api.serializers import Reason
 from apps.observability.api.matching import LabelMatcher
 from apps.observability.lifecycle import NotificationState
 from apps.observability.matchers import MOST
 from apps.observability.models import AlertRoute, Channel, DeliveryAttempt, Notification
+from apps.observability.selectors.notifications import shown_target
 from apps.observability.services.routes import BOUNDS, MOST_LABELS
 
 SECRET_HELP = "what webhooks are signed with, 16 to 200 visible ASCII characters; left out: one is made"  # noqa: S105
@@ -56,9 +59,13 @@ class NewSecret(Reason):
 
 
 class AlertRouteSerializer(serializers.ModelSerializer[AlertRoute]):
-    """Whom to tell of which alerts. The secret of a webhook is never shown again."""
+    """Whom to tell of which alerts. The secret of a webhook is never shown again.
+
+    ``target``: without the scope runs:write the URL of a webhook ends after its host.
+    """
 
     channel = serializers.ChoiceField(choices=Channel.choices, read_only=True)
+    target = serializers.SerializerMethodField()
     matchers = LabelMatcher(many=True, read_only=True)
     has_secret = serializers.SerializerMethodField()
 
@@ -81,6 +88,9 @@ class AlertRouteSerializer(serializers.ModelSerializer[AlertRoute]):
             "updated_at",
         )
         read_only_fields = fields
+
+    def get_target(self, route: AlertRoute) -> str:
+        return route.target if Scope.RUNS_WRITE in scopes_of(self.context["request"]) else shown_target(route)
 
     def get_has_secret(self, route: AlertRoute) -> bool:
         return bool(route.secret)

@@ -80,6 +80,12 @@ def parse(url: str) -> SplitResult:
     return parts
 
 
+def origin(url: str) -> str:
+    """Scheme, host and port of the URL of a webhook (RFC 6454): what follows may be a secret of its receiver."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def check(
     url: str, *, allowed: Sequence[Network] = (), resolver: Resolver | None = None, seconds: float = 5.0
 ) -> Target:
