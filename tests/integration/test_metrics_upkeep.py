@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from apps.observability.models import FiveMinuteRollup, HourRollup, Sample, SampleChunk, Series
 from apps.observability.services.upkeep import roll_up
-from apps.observability.store import averaging, history, packing, partitions, reading, writing
+from apps.observability.store import averaging, history, packing, partitions, reading, rows, writing
 from tests.support.metrics import add_series, put_samples, samples
 
 pytestmark = pytest.mark.django_db
@@ -162,6 +162,17 @@ def test_a_sample_that_comes_while_its_day_is_packed_keeps_the_day_and_is_packed
 
     assert Sample.objects.count() == 0
     assert whole_day(series, old_day)[1] == [0.0, 9.0, 1.0, 2.0]
+
+
+def test_the_newest_of_a_window_are_found_among_packed_hours_of_which_it_has_a_part(old_day):
+    series = add_series()
+    put_samples(series, old_day + timedelta(minutes=50), [1.0, 2.0])
+    put_samples(series, old_day + timedelta(minutes=70), np.arange(3.0))
+    roll_up()
+
+    found = rows.raw([series.pk], old_day, old_day + timedelta(minutes=70), most=2)[series.pk]
+
+    assert found.values.tolist() == [2.0, 0.0]
 
 
 def test_the_anomaly_bit_is_packed_too(old_day):

@@ -23,7 +23,6 @@ SAMPLE = np.dtype([("at", ">i8"), ("value", ">f8"), ("anomalous", "?")])
 AVERAGES = ("least", "mean", "greatest", "last", "count")
 BUCKET = np.dtype([("start", ">i8"), *((name, ">f8") for name in AVERAGES)])
 
-
 log = structlog.get_logger(__name__)
 
 HOT = """
@@ -73,13 +72,13 @@ def packed(ids: Sequence[int], first: datetime, last: datetime, *, most: int) ->
         for id, data in cursor:
             if held.get(id, 0) < most:
                 try:
-                    samples = packing.unpacked(data)
+                    samples = packing.unpacked(data).within(first, last)
                 except packing.CorruptChunk as error:  # one hour is missing; the rest is worth showing
                     log.error("metrics_chunk_corrupt", series=id, reason=str(error))
                     continue
                 found.setdefault(id, []).append(samples)
                 held[id] = held.get(id, 0) + len(samples)
-    return {id: chained(chunks[::-1]).within(first, last) for id, chunks in found.items()}
+    return {id: chained(chunks[::-1]) for id, chunks in found.items()}
 
 
 def raw(ids: Sequence[int], start: datetime, end: datetime, *, most: int) -> dict[int, Samples]:
