@@ -1,7 +1,6 @@
 """The recorder: nothing waits in the loop, nothing is lost that fits, nothing that a sink does comes back."""
 
 import math
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ import pytest
 
 from apps.observability import recorder as module
 from apps.observability.recorder import LOOP_CAPACITY, Entry, Recorded, Recorder, thinned
+from tests.support.forking import in_another_process
 from tests.support.waiting import wait_until
 
 
@@ -139,15 +139,14 @@ def test_a_sink_that_hangs_holds_up_neither_the_loop_nor_the_end(store: Store, m
 def test_a_forked_child_neither_sends_what_is_its_parents_nor_hangs(recorder: Recorder, store: Store) -> None:
     recorder.series("x").record(1.0)
 
-    child = os.fork()
-    if child == 0:
+    def record_in_the_child() -> None:
         recorder.series("x").record(2.0)
         recorder.close()
-        os._exit(0 if store.values == [2.0] else 1)
-    _, status = os.waitpid(child, 0)
+        assert store.values == [2.0]
+
+    in_another_process(record_in_the_child)
     recorder.close()
 
-    assert os.waitstatus_to_exitcode(status) == 0
     assert store.values == [1.0]
 
 
