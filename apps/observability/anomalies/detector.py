@@ -27,6 +27,8 @@ ENDLESS = 1.0
 DAMPED = 0.3
 """By what scores are multiplied right after an alarm; it rises to 1 over the refractory period. So an anomaly is one
 alarm, but what is much odder than it must be is told of soon."""
+ODD_LEARNED = 4
+"""Of odd values in a row the tails learn of each fourth: one long anomaly is not many, and must not pass for usual."""
 DEFAULT_PROBATION = 120
 LEAST_MEMORY = 200
 """It remembers twenty times its probation, or of this if that is more."""
@@ -71,6 +73,8 @@ class StreamDetector:
         self.margin = ENDLESS if probation is None else 0.0
         """Added to what counts as rare."""
         self.seen = 0
+        self.streak = 0
+        """How many odd values came in a row."""
         self.quiet = 0
         """Values until the refractory period is over."""
         memory = 20 * max(self.probation, LEAST_MEMORY)
@@ -108,10 +112,11 @@ class StreamDetector:
         settled = self.seen > self.probation
         raws, expected = self._raws(at, value)
         parts = self._parts(raws) if settled else {}
-        self._learn(at, value, raws, settled)
         score = min(1.0, math.fsum(parts.values()))
-        self._told = (value, parts, expected)
         self.odd = score >= THRESHOLD
+        self.streak = self.streak + 1 if self.odd else 0
+        self._learn(at, value, raws, settled)
+        self._told = (value, parts, expected)
         self.score = self._damped(score)
         return self.score
 
@@ -171,8 +176,9 @@ class StreamDetector:
         return (self.tails[name].rarity(raw) - RARE - self.margin) / (RAREST - RARE)
 
     def _learn(self, at: float, value: float, raws: dict[str, float], settled: bool) -> None:
-        for name, raw in raws.items():
-            self.tails[name].learn(self.distance if name == "extreme" else raw)
+        if self.streak % ODD_LEARNED == 0:
+            for name, raw in raws.items():
+                self.tails[name].learn(self.distance if name == "extreme" else raw)
         self.range.learn(value, raws.get("extreme", 0.0), self.seen > self.probation // 2)
         self.season.learn(at, value, self.level)
         self.level.learn(value, settled)
@@ -202,6 +208,7 @@ class StreamDetector:
             "margin": self.margin,
             "quiet": self.quiet,
             "odd": self.odd,
+            "streak": self.streak,
             "surprise": self.surprise,
             "drift": self.drift,
             "first_at": self.first_at,
@@ -227,7 +234,8 @@ class StreamDetector:
             raise ValueError(f"no state of version {VERSION}, but of {version!r}")
         try:
             found = cls(int(state["probation"]), refractory=int(state["refractory"]))
-            found.seen, found.quiet, found.odd = int(state["seen"]), int(state["quiet"]), bool(state["odd"])
+            found.seen, found.quiet = int(state["seen"]), int(state["quiet"])
+            found.odd, found.streak = bool(state["odd"]), int(state["streak"])
             for name in ("margin", "surprise", "drift", "first_at", "last_at"):
                 setattr(found, name, float(state[name]))
             found.level = Level.from_state(state["level"])
