@@ -18,7 +18,8 @@ from apps.audit.services import verify_trail
 from apps.core.actors import SYSTEM
 from apps.core.health import EveryCollector
 from apps.core.registry import registry
-from apps.observability.catalogue import COUNTER, METRICS, RECORDED, MetricSpec, known
+from apps.observability.catalogue import COUNTER, METRICS, RECORDED, MetricSpec, known, stored_names
+from apps.observability.rules.shipped import ANY_METRIC, SHIPPED
 from apps.observability.services.evaluating import evaluate
 from esper_site.embedded.home import REPOSITORY
 from tests.support.audit import own_home, sealed
@@ -111,6 +112,30 @@ def test_every_metric_that_is_named_exists(place: str) -> None:
 
     assert files
     assert {path: names for path, names in wrong.items() if names} == {}
+
+
+def test_what_reads_the_store_reads_what_is_stored() -> None:
+    asked = {rule.metric for rule in SHIPPED.values()} - {ANY_METRIC}
+    for place in (
+        "apps/dashboards/**/*.py",
+        "apps/observability/recommendations/*.py",
+        "apps/observability/selectors/*.py",
+    ):
+        for path in REPOSITORY.glob(place):
+            asked |= set(re.findall(r"\"(esper_[a-z0-9_]+)\"", path.read_text()))
+
+    assert asked - set(stored_names()) == set()
+
+
+def test_shipped_rules_match_labels_that_there_are() -> None:
+    wrong = {
+        key: matcher["label"]
+        for key, rule in SHIPPED.items()
+        for matcher in rule.matchers
+        if matcher["label"] not in METRICS[rule.metric].labels
+    }
+
+    assert wrong == {}
 
 
 def test_a_metric_that_does_not_exist_is_found() -> None:
