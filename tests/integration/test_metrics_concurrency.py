@@ -87,6 +87,7 @@ def test_a_roll_up_that_finds_another_at_work_goes_home() -> None:
         assert other.execute(number).fetchone() == (True,)
         roll_up()
         assert not FiveMinuteRollup.objects.exists()
+        other.execute("SELECT pg_advisory_unlock_all()")  # closing gives it back, too, but some time later
 
     roll_up()
 
