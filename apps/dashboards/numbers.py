@@ -5,6 +5,16 @@ from datetime import timedelta
 
 MISSING = "\u2014"
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+JUST_NOW = 5
+AGES = (
+    (60, 1, "sec."),
+    (3600, 60, "min."),
+    (86_400, 3600, "hr."),
+    (2_592_000, 86_400, "day"),
+    (31_536_000, 2_592_000, "mo."),
+    (math.inf, 31_536_000, "yr."),
+)
+"""(seconds up to which, seconds of one, its word)."""
 BYTES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -130,3 +140,14 @@ def duration(value: object) -> str:
         return f"{seconds:.3g}\u00a0s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours}\u00a0h {minutes:02d}\u00a0min" if hours else f"{minutes}\u00a0min"
+
+
+def ago(seconds: float) -> str:
+    """90 -> '2 min. ago', -90 -> 'in 2 min.': the words of Intl.RelativeTimeFormat("en", {style: "short"})."""
+    long = abs(seconds)
+    if long < JUST_NOW:
+        return "just now"
+    size, word = next((size, word) for limit, size, word in AGES if long < limit)
+    number = math.floor(-seconds / size + 0.5)  # as Math.round does
+    told = f"{abs(number)} {word}{'s' if word == 'day' and abs(number) != 1 else ''}"
+    return f"in {told}" if number > 0 else f"{told} ago"

@@ -168,3 +168,23 @@ def test_intervals_share_one_scale_with_zero_and_rent_on_it() -> None:
     assert third is None
     assert first.zero == second.zero
     assert second.low < second.zero < first.rent < first.low < first.high <= 196
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "just now"),
+        (-4, "just now"),
+        (59, "59 sec. ago"),
+        (90, "1 min. ago"),
+        (91, "2 min. ago"),
+        (-90, "in 2 min."),
+        (7200, "2 hr. ago"),
+        (86_400, "1 day ago"),
+        (5 * 86_400, "5 days ago"),
+        (40 * 86_400, "1 mo. ago"),
+        (800 * 86_400, "2 yr. ago"),
+    ],
+)
+def test_ages_are_said_in_the_words_of_the_page_s_script(seconds: float, words: str) -> None:
+    assert numbers.ago(seconds) == words

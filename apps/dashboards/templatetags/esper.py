@@ -7,6 +7,7 @@ from typing import Any
 
 from django import template
 from django.templatetags.static import static
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -105,10 +106,14 @@ def tone(value: str, kind: str) -> str:
 
 @register.simple_tag
 def when(value: datetime | None) -> SafeString:
-    """A time: in UTC as sent, in the viewer's zone and relative to now once the page's script has read it."""
+    """A time, relative to now: its hover tells it in UTC, and in the viewer's zone once the page's script has read it.
+
+    The script says the same words (static/js/frame.js), so that nothing moves when it does.
+    """
     if value is None:
         return format_html("{}", numbers.MISSING)
-    return format_html('<time datetime="{}" data-when>{}</time>', value.isoformat(), f"{value:%Y-%m-%d %H:%M} UTC")
+    told, words = f"{value:%Y-%m-%d %H:%M} UTC", numbers.ago((timezone.now() - value).total_seconds())
+    return format_html('<time datetime="{}" title="{}" data-when>{}</time>', value.isoformat(), told, words)
 
 
 @register.filter
