@@ -36,7 +36,7 @@ from tests.support.run_rows import (
 
 pytestmark = pytest.mark.e2e
 
-FOLDER = Path("/tmp/shots_docs")
+FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
 WINDOWS = {
     "": (1440, 900, "light"),
     "-dark": (1440, 900, "dark"),
