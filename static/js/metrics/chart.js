@@ -42,8 +42,9 @@ export class MetricChart {
       if (this.etag) headers["If-None-Match"] = this.etag;
       const response = await fetch(this.figure.dataset.metrics, { headers, cache: "no-store" });
       if (response.status === 401) location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
+      if (response.status === 400) return this.refuse((await response.json()).detail);
       if (response.status !== 304) {
-        if (!response.ok) throw new Error((await response.json()).detail);
+        if (!response.ok) throw new Error(`status ${response.status}`);
         this.etag = response.headers.get("ETag") ?? "";
         this.payload = await response.json();
         this.skew = this.payload.now - Date.now() / 1000;
@@ -58,6 +59,14 @@ export class MetricChart {
     }
     this.showAge();
     if (this.wait && !document.hidden) this.timer = setTimeout(() => this.ask(), this.wait);
+  }
+
+  // The question itself is wrong: asking again brings nothing.
+  refuse(detail) {
+    this.wait = 0;
+    this.say(`Nothing to draw: ${detail}.`);
+    if (this.freshness) this.freshness.lastElementChild.textContent = "not drawn";
+    this.freshness = null;
   }
 
   say(text) {
