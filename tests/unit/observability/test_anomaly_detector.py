@@ -154,6 +154,15 @@ def test_after_the_refractory_period_the_next_anomaly_is_an_alarm():
     assert set(alarms(values)) >= {600, 801}
 
 
+def test_one_long_anomaly_does_not_pass_for_usual():
+    long = gaussian(40, seed=5, mean=30)
+    values = [*gaussian(600), *long, *gaussian(400, seed=4), *gaussian(5, seed=6, mean=30)]
+
+    found = alarms(values)
+
+    assert any(place >= 1040 for place in found)
+
+
 def test_scores_are_held_back_less_and_less():
     detector = StreamDetector(PROBATION, refractory=100)
     detector.quiet = 100
