@@ -73,8 +73,10 @@ def test_the_advisor_ranks_what_goes_on_and_what_happened_to_many(admin: Caller)
     odd(other, minutes=8)
     odd(add_series("long_ago"), minutes=60)
     for series in (alone, one, other):
-        DetectorState.objects.create(series=series, version=1, state={}, last_at=NOW - timedelta(minutes=5))
-    DetectorState.objects.create(series=over, version=1, state={}, last_at=NOW)
+        DetectorState.objects.create(
+            series=series, version=1, state={}, state_at=NOW, last_at=NOW - timedelta(minutes=5)
+        )
+    DetectorState.objects.create(series=over, version=1, state={}, state_at=NOW, last_at=NOW)
 
     found = asked(admin, f"{PATH}/current")
 
