@@ -221,7 +221,7 @@ def watched_platform(*, run: Any = None, hours: float = 6.0, every: float = 60.0
         metric=queue.name,
         parameters={"op": ">", "value": 30.0, "reading": "mean", "window_seconds": 300, "least_samples": 1},
         for_seconds=300,
-        remedy="Start another worker of this queue: manage.py worker --queue compile.",
+        remedy="Start another worker of this queue (docs/running.md).",
     )
     quiet: Any = AlertRuleFactory(name="Memory is nearly full", metric="esper_host_memory_used_ratio")
     AlertRuleFactory(name="GPU memory grew", kind="change", metric="esper_gpu_memory_bytes", enabled=False,
