@@ -23,7 +23,6 @@ def paths(live_site: str) -> dict[str, str]:
     return {
         "list": "/alerts",
         "one": f"/alerts/{found['disk_alert'].pk}",
-        "silence": f"/alerts/{found['disk_alert'].pk}/silence",
         "anomalies": "/alerts/anomalies",
         "rules": "/alerts/rules",
         "routes": "/alerts/routes",
