@@ -230,6 +230,18 @@ def test_messages_say_what_they_are_about_and_every_try(client: Client) -> None:
     assert "the other side answered 503 Service Unavailable, status 503" in page
 
 
+def test_a_message_that_tells_of_the_end_says_so(client: Client) -> None:
+    alert: Any = AlertFactory(summary="mill is full")
+    route: Any = AlertRouteFactory()
+    message(alert, route=route, payload={"status": "firing"})
+    message(alert, route=route, payload={"status": "resolved"})
+
+    page = words_of(page_of(client, "/alerts/routes"))
+
+    assert page.count("mill is full") == 2
+    assert page.count("Over: mill is full") == 1
+
+
 def test_messages_are_narrowed_by_route_and_state(client: Client) -> None:
     route: Any = AlertRouteFactory()
     alert: Any = AlertFactory()

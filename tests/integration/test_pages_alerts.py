@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from apps.core.ids import new_id
 from apps.dashboards.selectors import alerts as selectors
-from apps.observability.lifecycle import AlertState
-from apps.observability.models import Alert, Silence
+from apps.observability.lifecycle import AlertState, NotificationState
+from apps.observability.models import Alert, RuleKind, Sample, Silence
 from apps.observability.services.evaluating import evaluate
 from tests.support.alert_rows import firing, measured, message, odd, rising
 from tests.support.factories import (
@@ -212,6 +212,31 @@ def test_what_an_evaluation_finds_is_shown_with_what_it_saw(client: Client) -> N
     assert 'class="threshold"' in page
 
 
+def test_one_about_samples_that_do_not_come_says_how_old_the_newest_is(client: Client) -> None:
+    measured("esper_host_cpu_ratio", rising(0.2, 0.97, over=1.0), labels={"host": "mill"}, unit="ratio")
+    parameters = {"after_seconds": 60, "forget_seconds": 86400}
+    AlertRuleFactory(name="Gone", kind=RuleKind.ABSENCE, parameters=parameters)
+    Sample.objects.filter(at__gt=timezone.now() - timedelta(minutes=5)).delete()
+
+    evaluate()
+
+    page = page_of(client)
+    (card,) = cards_of(page)
+    assert re.search(r"no sample for \d min( \d+ s)?; 1 min is allowed", card, re.IGNORECASE)
+    assert '<line class="threshold" x1="58"' not in page, "seconds have no place on an axis of shares"
+
+
+def test_one_of_the_detector_says_what_was_expected(client: Client) -> None:
+    series = measured("esper_host_load", rising(2.0, 9.0, over=0.3), labels={"host": "mill"})
+    odd(series, ago=timedelta(minutes=1), value=9.0, low=1.5, high=3.0)
+    AlertRuleFactory(name="Odd", kind=RuleKind.ANOMALY, metric="*", parameters={"window_seconds": 600, "score": 0.0})
+
+    evaluate()
+
+    (card,) = cards_of(page_of(client))
+    assert "9 is above everything seen in the last 6 h (1.5 to 3)" in card
+
+
 # --- One alert
 
 
@@ -233,6 +258,17 @@ def test_one_alert_tells_its_story(client: Client) -> None:
     ):
         assert word in story
     assert "asks of esper_host_disk_used_ratio : newest sample > 90.0 %" in page
+
+
+def test_a_message_that_did_not_arrive_is_not_called_told(client: Client) -> None:
+    alert = disk_alert()
+    route: Any = AlertRouteFactory(name="operators")
+    message(alert, route=route, state=NotificationState.PENDING, problem="no answer")
+
+    page = words_of(page_of(client, f"/alerts/{alert.pk}"))
+
+    assert "Not yet told over operators" in page
+    assert "to be sent again: no answer" in page
 
 
 def test_a_resolved_one_says_how_long_it_lasted_and_asks_for_nothing(client: Client) -> None:
@@ -350,6 +386,15 @@ def test_what_is_odd_now_says_why_and_what_was_expected(client: Client) -> None:
     assert "9 is above everything seen in the last 6 h (1.5 to 3)" in card
     assert "9 , expected 1.5 to 3" in card
     assert "found by extreme" in card
+    assert "1 series is odd now" in words_of(page_of(client, "/alerts/anomalies"))
+
+
+def test_what_is_over_is_not_called_odd_now(client: Client) -> None:
+    series = measured("esper_host_load", rising(2.0, 9.0, over=0.3), labels={"host": "mill"})
+    ago = timedelta(minutes=14)
+    odd(series, ago=ago, value=9.0, low=1.5, high=3.0, until=timezone.now() - timedelta(minutes=12))
+
+    assert "1 series was odd a moment ago" in words_of(page_of(client, "/alerts/anomalies"))
 
 
 def test_past_anomalies_are_found_by_series_run_and_component(client: Client) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Count, Prefetch
+from django.db.models import Count, F, Prefetch
 from django.utils import timezone
 
 from apps.accounts.models import User
@@ -170,9 +170,11 @@ def target_of(route: AlertRoute) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageLine:
-    """``about``: ids and summaries of its first alerts. ``more``: how many others it is about."""
+    """``about``: ids and summaries of its first alerts. ``more``: how many others it is about. ``is_over``: whether it
+    tells that all of them are over."""
 
     message: Notification
+    is_over: bool
     about: Sequence[tuple[UUID, str]]
     more: int
 
@@ -180,7 +182,7 @@ class MessageLine:
 def messages(*, route_id: UUID | None, state: str, after: UUID | None) -> NewestPage:
     """Notifications with their tries, the newest first. Three queries."""
     tries = Prefetch("tries", queryset=DeliveryAttempt.objects.order_by("-id"))
-    rows = Notification.objects.defer("payload").prefetch_related(tries)
+    rows = Notification.objects.defer("payload").annotate(tells=F("payload__status")).prefetch_related(tries)
     if route_id:
         rows = rows.filter(route_id=route_id)
     if state:
@@ -191,6 +193,7 @@ def messages(*, route_id: UUID | None, state: str, after: UUID | None) -> Newest
     lines = [
         MessageLine(
             message=row,
+            is_over=row.tells == "resolved",
             about=[(key, said[key]) for key in row.alerts[:ABOUT] if key in said],
             more=max(len(row.alerts) - ABOUT, 0),
         )

@@ -105,11 +105,12 @@ def _told(message: Notification) -> Step:
         NotificationState.FAILED: f"given up after {tries}: {message.problem}",
         NotificationState.SENDING: "being sent",
     }.get(NotificationState(message.state), f"to be sent{f' again: {message.problem}' if message.problem else ''}")
+    is_told = message.state == NotificationState.DELIVERED
     return Step(
         at=message.delivered_at or message.created_at,
-        title=f"Told over {message.route_name}",
+        title=f"{'Told' if is_told else 'Not yet told'} over {message.route_name}",
         detail=f"{message.get_channel_display()}, {said}",
-        icon="cross" if message.state == NotificationState.FAILED else "check",
+        icon="check" if is_told else "cross" if message.state == NotificationState.FAILED else "clock",
         tone=MESSAGE_TONES.get(NotificationState(message.state), "waiting"),
     )
 

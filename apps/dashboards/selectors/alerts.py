@@ -219,10 +219,14 @@ def _inhibited(found: observability.Muting, others: Mapping[UUID, Alert]) -> lis
 
 
 def why(alert: Alert) -> str:
-    """The value against the threshold, in the metric's unit and in words."""
-    if alert.value is None:
-        return str(alert.evidence.get("explanation", "")) if isinstance(alert.evidence, dict) else ""
-    unit, seen = units.unit_of(alert.metric), alert.evidence if isinstance(alert.evidence, dict) else {}
+    """The value against the threshold, in the metric's unit and in words; what the detector says of its own."""
+    seen = _evidence(alert)
+    if alert.value is None or "explanation" in seen:
+        return str(seen.get("explanation", ""))
+    if _is_about_age(alert):
+        allowed = f"; {numbers.duration(alert.threshold)} is allowed" if alert.threshold is not None else ""
+        return f"no sample for {numbers.duration(alert.value)}{allowed}"
+    unit = units.unit_of(alert.metric)
     value = units.told(alert.value, unit)
     read = READ_AS.get(str(seen.get("reading")), "value")
     window = seen.get("window_seconds")
@@ -230,6 +234,15 @@ def why(alert: Alert) -> str:
     if alert.threshold is None:
         return f"{read}{over}: {value}"
     return f"{read}{over}: {value}, threshold {units.told(alert.threshold, unit)}"
+
+
+def _evidence(alert: Alert) -> Mapping[str, object]:
+    return alert.evidence if isinstance(alert.evidence, dict) else {}
+
+
+def _is_about_age(alert: Alert) -> bool:
+    """Whether value and threshold are seconds since the newest sample, whatever the metric's unit."""
+    return "newest_at" in _evidence(alert)
 
 
 # --- Charts
@@ -271,10 +284,11 @@ def _moment(alert: Alert, start: datetime, end: datetime) -> Moment:
 
 
 def drawable_threshold(alert: Alert) -> float | None:
-    """The threshold where it is in the unit of the curve: of a window's growth, or of a gauge's, it is not."""
+    """The threshold where it is in the unit of the curve: a growth in a window, a gauge's growth and an age are not."""
     is_count = alert.metric.endswith(("_total", "_count", "_sum"))
-    how = alert.evidence.get("reading") if isinstance(alert.evidence, dict) else None
-    return alert.threshold if (how == "rate") == is_count and how != "increase" else None
+    how = _evidence(alert).get("reading")
+    is_of_curve = (how == "rate") == is_count and how != "increase" and not _is_about_age(alert)
+    return alert.threshold if is_of_curve else None
 
 
 def chart_of(alert: Alert) -> Chart | None:

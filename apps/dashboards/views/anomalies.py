@@ -17,8 +17,10 @@ def listing(request: HttpRequest) -> HttpResponse:
     wanted = AnomalyFilter.of(request.GET.dict())
     kept = wanted.kept
     words = {"run": "this run", "series": "this series", "component": wanted.component}
+    odd = anomalies.odd_now()
     context = {
-        "odd": anomalies.odd_now(),
+        "odd": odd,
+        "ongoing": sum(line.advice.ongoing for line in odd),
         "page": anomalies.page(wanted),
         "wanted": wanted,
         "chips": [toggle(kept, name, value, words[name]) for name, value in kept.items()],
