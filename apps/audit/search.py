@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.utils import timezone
 
 from apps.audit.catalogue import EVENT_TYPES
 from apps.audit.models import AuditEvent
@@ -37,6 +38,8 @@ LEAST_CHUNK, MAX_CHUNK = 20, 2_000
 MAX_TYPES = 12
 """More types than this are no leading filter: each costs a descent of the index in each month."""
 PROBE_PAGES = 4
+CLOCK_SLACK = timedelta(days=1)
+"""How far the clock of who searches may be behind that of the database, which stamps events."""
 TEXT_MATCHES = 100
 """Text with more matches in a month is frequent: then a window finds it sooner than the trigram index."""
 TEXT_WORD = re.compile(r"[A-Za-z0-9]{3,}")
@@ -134,11 +137,13 @@ def _set(**values: str) -> None:
 
 
 def months_of(wanted: Search, after: Position | None, newest_first: bool) -> list[Month]:
-    """The partitions that a walk still has to look at, in its order."""
+    """The partitions that a walk still has to look at, in its order; those that wait for the future hold nothing."""
+    horizon = timezone.now() + CLOCK_SLACK
     months = [
         month
         for month in _months()
-        if (wanted.since is None or month.end > wanted.since)
+        if month.start <= horizon
+        and (wanted.since is None or month.end > wanted.since)
         and (wanted.until is None or month.start < wanted.until)
         and (after is None or month.is_behind(after, newest_first))
     ]
