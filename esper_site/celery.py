@@ -17,9 +17,15 @@ app.autodiscover_tasks()
 app.steps["worker"].add(DjangoStructLogInitStep)
 
 
+STALE_SECONDS = 1_800
+"""After which a message of what is asked for often is not worth doing any more. Much longer than until the next one:
+in a queue in which each message waits longer than it is good for, nothing would ever be done, and nobody be told of it;
+nor where the clocks of beat and worker differ. One that comes late costs little. (``expires``, as Celery's own
+scheduler has it, is passed over by the one that keeps the schedule in the database.)"""
+
+
 def _often(task: str, seconds: float) -> dict[str, object]:
-    """What is soon asked for again: a message that waited as long as that is not worth doing any more."""
-    return {"task": task, "schedule": seconds, "options": {"expires": seconds}}
+    return {"task": task, "schedule": seconds, "options": {"expire_seconds": STALE_SECONDS}}
 
 
 app.conf.beat_schedule = {

@@ -23,6 +23,15 @@ TASKS = ("collect", "scan-anomalies", "evaluate-alerts", "roll-up", "deliver")
 METRIC = "plant_temperature_celsius"
 
 
+def test_messages_are_dropped_at_last_and_not_already_in_a_long_queue(committed_db: str) -> None:
+    """Those of a day without a worker are not all done; but if none were older than its period, a queue that takes
+    longer would let none through, ever."""
+    DatabaseScheduler(app=app)
+
+    rows = PeriodicTask.objects.filter(name__in=TASKS).values_list("name", "expire_seconds")
+    assert dict(rows) == dict.fromkeys(TASKS, 1800)
+
+
 def make_due(names: tuple[str, ...]) -> None:
     """Beat's own rows, as it makes them when it starts first; these were last done yesterday."""
     DatabaseScheduler(app=app)
