@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.observability.models import FiveMinuteRollup, HourRollup, Sample, SampleChunk, Series
@@ -251,3 +253,13 @@ def dies_after(do, *, calls):
         return do(*given, **named)
 
     return dying
+
+
+def test_rolling_up_again_makes_and_drops_no_partition():
+    roll_up()
+    before = {table: partitions.names(table) for table in (partitions.SAMPLES, *partitions.HISTORY)}
+    with CaptureQueriesContext(connection) as queries:
+        roll_up()
+
+    assert {table: partitions.names(table) for table in before} == before
+    assert not [query for query in queries if "drop_packed" in query["sql"]]

@@ -55,8 +55,10 @@ def _roll_up(now: datetime) -> None:
 
 
 def _make_partitions(now: datetime) -> None:
-    """Those of the hot window, and of the next days: nobody who writes has to wait for one."""
-    for table in partitions.ALL:
+    """Those of the hot window, and of the next days: nobody who writes has to wait for one. The day before the window
+    is packed and dropped: its samples get no partition again."""
+    partitions.make(partitions.SAMPLES, hot_since(now), now + AHEAD)
+    for table in partitions.HISTORY:
         partitions.make(table, hot_since(now) - BEHIND, now + AHEAD)
 
 

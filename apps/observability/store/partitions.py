@@ -8,7 +8,7 @@ SAMPLES = "observability_sample"
 CHUNKS = "observability_samplechunk"
 FIVE_MINUTES = "observability_rollup5m"
 HOURS = "observability_rollup1h"
-ALL = (SAMPLES, CHUNKS, FIVE_MINUTES, HOURS)
+HISTORY = (CHUNKS, FIVE_MINUTES, HOURS)
 
 
 def make(parent: str, first: datetime, last: datetime) -> list[str]:
