@@ -115,6 +115,35 @@ def test_an_end_is_told_once_and_a_new_beginning_is_a_new_group(now: datetime) -
     assert (first.open_alerts, end.open_alerts) == ([], [])
 
 
+def test_a_group_that_ended_untold_is_looked_at_no_more(now: datetime) -> None:
+    alert: Any = AlertFactory()
+    AlertRouteFactory(send_resolved=False)
+    notify(now)
+    delivered()
+    resolved(alert, now + timedelta(minutes=1))
+
+    assert notify(now + timedelta(minutes=6)) == 0
+
+    assert Notification.objects.get().open_alerts == []
+
+
+def test_a_route_that_cannot_be_read_keeps_no_other_from_hearing(now: datetime) -> None:
+    AlertFactory()
+    AlertRouteFactory(matchers=[{"label": "host", "op": "=~", "value": "(a+)+"}])  # from before that was refused
+    good: Any = AlertRouteFactory()
+
+    assert notify(now) == 1
+    assert Notification.objects.get().route_id == good.pk
+
+
+def test_a_silence_that_cannot_be_read_silences_nothing(now: datetime) -> None:
+    AlertFactory()
+    AlertRouteFactory()
+    SilenceFactory(matchers=[{"label": "host", "op": "=~", "value": "(a+)+"}])
+
+    assert notify(now) == 1
+
+
 def test_news_wait_for_the_message_before_them(now: datetime) -> None:
     first: Any = AlertFactory()
     AlertRouteFactory()

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from apps.observability.lifecycle import UNDER_WAY
+from apps.observability.lifecycle import UNDER_WAY, NotificationState
 from apps.observability.models import Alert, AlertRoute, Notification
+
+AFTER_FAILURE_SECONDS = 1800
+"""What a message that was given up should have told is told anew after so long, or after the group's interval if that
+is longer: who could not be reached for hours has not heard of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +60,21 @@ def decide(
     return Message(firing=tuple(firing), resolved=tuple(resolved), open_ids=tuple(sorted(shown | silent)))
 
 
+def is_over(route: AlertRoute, last: Notification, ended: Mapping[UUID, Alert], now: datetime) -> bool:
+    """Whether nobody needs to look at a group again whose ``last`` message told of alerts that have ended since, of
+    which its route is not told. Not before its interval is over: until then it holds back what begins anew."""
+    is_told = last.state not in UNDER_WAY and set(last.open_alerts) <= ended.keys()
+    return is_told and not route.send_resolved and now >= last.created_at + _seconds(route.group_interval_seconds)
+
+
 def _due(
     route: AlertRoute, last: Notification | None, unanswered: Sequence[Alert], *, lasts: bool, has_news: bool
 ) -> datetime:
     """When the next message of a group may go. Of one that does not last, some alerts are ``unanswered``."""
     if last is not None and (lasts or not has_news):
         wait = route.group_interval_seconds if has_news else route.repeat_interval_seconds
+        if last.state == NotificationState.FAILED:
+            wait = min(wait, max(route.group_interval_seconds, AFTER_FAILURE_SECONDS))
         return last.created_at + _seconds(wait)
     first = min(alert.fired_at or alert.started_at for alert in unanswered) + _seconds(route.group_wait_seconds)
     return max(first, last.created_at + _seconds(route.group_interval_seconds)) if last else first

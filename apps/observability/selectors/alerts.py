@@ -1,20 +1,25 @@
 """Alerts as people and notifications look at them: which are open, which are muted and by what."""
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
 from typing import Any
 from uuid import UUID
 
+import structlog
 from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
+from apps.core.errors import Invalid
 from apps.observability import matchers as matching
 from apps.observability.lifecycle import OPEN, AlertState
+from apps.observability.matchers import Matcher
 from apps.observability.models import Alert, AlertRule, Severity, Silence
 from apps.observability.rules.wording import PROBLEM
+
+log = structlog.get_logger(__name__)
 
 MOST_OPEN = 5_000
 """Open alerts that are looked through for muted ones; the newest."""
@@ -44,7 +49,7 @@ def mutings(alerts: Sequence[Alert], now: datetime | None = None) -> dict[UUID, 
     """
     if not alerts:
         return {}
-    active = [(silence.pk, silence.workspace_id, matching.parse(silence.matchers)) for silence in silences(now)]
+    active = [(row.pk, row.workspace_id, matchers) for row in silences(now) if (matchers := _matchers(row))]
     inhibitors = _inhibitors([each for each in alerts if each.state in OPEN and PROBLEM not in each.labels])
     return {
         alert.pk: Muting(
@@ -121,19 +126,34 @@ def _inhibitors(alerts: Iterable[Alert]) -> dict[UUID, list[UUID]]:
     names = {each["rule"] for rule in inhibited.values() for each in rule.inhibited_by}
     if not names:
         return {}
-    firing = list(Alert.objects.filter(state=AlertState.FIRING, rule_name__in=names).order_by("id"))
-    return {
-        alert.pk: [other.pk for other in firing if _inhibits(other, alert, rule.inhibited_by)]
-        for rule in inhibited.values()
-        for alert in by_rule[rule.pk]
-    }
+    firing: dict[str, list[Alert]] = {}
+    for alert in Alert.objects.filter(state=AlertState.FIRING, rule_name__in=names).order_by("id"):
+        firing.setdefault(alert.rule_name, []).append(alert)
+    found: dict[UUID, set[UUID]] = {}
+    for rule in inhibited.values():
+        for each in rule.inhibited_by:
+            others = _by_values(firing.get(each["rule"], ()), each["equal"])
+            for alert in by_rule[rule.pk]:
+                found.setdefault(alert.pk, set()).update(others.get(_values(alert, each["equal"]), ()))
+    return {key: sorted(others - {key}) for key, others in found.items()}
 
 
-def _inhibits(other: Alert, alert: Alert, inhibitors: Iterable[Mapping[str, Any]]) -> bool:
-    if other.pk == alert.pk or other.workspace_id != alert.workspace_id:
-        return False
-    return any(
-        other.rule_name == each["rule"]
-        and all(other.labels.get(label, "") == alert.labels.get(label, "") for label in each["equal"])
-        for each in inhibitors
-    )
+def _by_values(alerts: Iterable[Alert], labels: Sequence[str]) -> dict[tuple[Any, ...], list[UUID]]:
+    """Ids of alerts by what they have to agree in: each is looked at once, however many there are to compare it to."""
+    found: dict[tuple[Any, ...], list[UUID]] = {}
+    for alert in alerts:
+        found.setdefault(_values(alert, labels), []).append(alert.pk)
+    return found
+
+
+def _values(alert: Alert, labels: Sequence[str]) -> tuple[Any, ...]:
+    return (alert.workspace_id, *(alert.labels.get(label, "") for label in labels))
+
+
+def _matchers(silence: Silence) -> tuple[Matcher, ...]:
+    """Of a silence; none where they can be read no more: it silences nothing then."""
+    try:
+        return matching.parse(silence.matchers)
+    except Invalid as error:
+        log.error("silence_unreadable", silence=str(silence.pk), problem=error.detail)
+        return ()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
@@ -25,11 +26,13 @@ from apps.core.actors import Actor
 from apps.core.errors import Conflict
 from apps.core.ids import new_id
 from apps.observability.delivery import payloads
-from apps.observability.delivery.grouping import Message, decide, group_key
+from apps.observability.delivery.grouping import Message, decide, group_key, is_over
 from apps.observability.lifecycle import TEST, UNDER_WAY, AlertState
 from apps.observability.matchers import matches, parse
 from apps.observability.models import Alert, AlertRoute, Notification
 from apps.observability.selectors.alerts import mutings
+
+log = structlog.get_logger(__name__)
 
 MOST_TESTS = 5
 """Tests of a route that are under way at once."""
@@ -59,14 +62,35 @@ def notify(now: datetime) -> int:
     written: list[Notification] = []
     replaced: list[UUID] = []
     for route in listening:
-        for key, group in _groups(route, heard, lasts).items():
-            message = decide(route, group.firing, group.last, ended, now)
-            if message is not None:
-                written.append(_notification(route, key, group, message, now))
-                replaced += [group.last.pk] if group.last else []
+        try:
+            owed, over = _owed(route, heard, lasts, ended, now)
+        except Exception:  # of whatever kind: the other routes have to hear
+            log.exception("route_not_told", route=route.name)
+            continue
+        written += owed
+        replaced += over
     Notification.objects.filter(pk__in=replaced).update(open_alerts=[])
     Notification.objects.bulk_create(written)
     return len(written)
+
+
+def _owed(
+    route: AlertRoute,
+    heard: Iterable[Alert],
+    lasts: Mapping[tuple[UUID, str], Notification],
+    ended: Mapping[UUID, Alert],
+    now: datetime,
+) -> tuple[list[Notification], list[UUID]]:
+    """The messages that a route is owed, and those before them that tell of what is open no more."""
+    written: list[Notification] = []
+    replaced: list[UUID] = []
+    for key, group in _groups(route, heard, lasts).items():
+        message = decide(route, group.firing, group.last, ended, now)
+        if message is not None:
+            written.append(_notification(route, key, group, message, now))
+        if group.last and (message is not None or is_over(route, group.last, ended, now)):
+            replaced.append(group.last.pk)
+    return written, replaced
 
 
 @transaction.atomic

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.core.ids import new_id
-from apps.observability.delivery.grouping import Message, decide, group_key
+from apps.observability.delivery.grouping import Message, decide, group_key, is_over
 from apps.observability.lifecycle import NotificationState
 from apps.observability.models import Alert, AlertRoute, Notification
 
@@ -155,18 +155,46 @@ class TestOneMessageAtATime:
         for state in (NotificationState.PENDING, NotificationState.SENDING):
             assert decided([first, second], 10_000, last=told(first, state=state)) is None
 
-    def test_one_that_was_given_up_counts_as_told_until_there_are_news(self) -> None:
+    def test_one_that_was_given_up_is_told_anew_after_half_an_hour(self) -> None:
         only = alert()
         given_up = told(only, state=NotificationState.FAILED)
 
-        assert decided([only], 3629, last=given_up) is None
-        assert decided([only], 3630, last=given_up) is not None
+        assert decided([only], 1829, last=given_up, repeat_interval_seconds=86_400) is None
+        assert decided([only], 1830, last=given_up, repeat_interval_seconds=86_400) is not None
+
+    def test_one_that_was_given_up_holds_news_back_for_the_interval_only(self) -> None:
+        first, second = alert("a"), alert("b", fired=100)
+        given_up = told(first, state=NotificationState.FAILED)
+
+        assert decided([first, second], 329, last=given_up) is None
+        assert decided([first, second], 330, last=given_up) is not None
 
     def test_a_group_that_begins_anew_still_keeps_the_interval(self) -> None:
         before, later = alert("a"), alert("b", fired=40)
 
         assert decided([later], 329, last=told(before), over=(before,), send_resolved=False) is None
         assert decided([later], 330, last=told(before), over=(before,), send_resolved=False) is not None
+
+
+class TestAGroupOfARouteThatHearsOfNoEnd:
+    ROUTE = route(send_resolved=False)
+
+    def test_is_over_when_all_has_ended_and_its_interval_too(self) -> None:
+        only = alert()
+
+        assert not is_over(self.ROUTE, told(only), ended(only), at(329))
+        assert is_over(self.ROUTE, told(only), ended(only), at(330))
+
+    def test_is_not_over_while_something_fires_or_its_message_is_under_way(self) -> None:
+        first, second = alert("a"), alert("b")
+
+        assert not is_over(self.ROUTE, told(first, second), ended(first), at(10_000))
+        assert not is_over(self.ROUTE, told(first, state=NotificationState.PENDING), ended(first), at(10_000))
+
+    def test_another_route_is_told_of_the_end_instead(self) -> None:
+        only = alert()
+
+        assert not is_over(route(), told(only), ended(only), at(10_000))
 
 
 def test_a_group_is_the_same_whatever_the_order_of_its_labels() -> None:
