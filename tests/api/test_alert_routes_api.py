@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from apps.core.ids import new_id
+from apps.observability.api.routing import RouteView
+from apps.observability.delivery import addresses
 from apps.observability.models import AlertRoute, DeliveryAttempt, Notification
 from tests.api.conftest import Caller
 from tests.support.factories import AlertRouteFactory, NotificationFactory
@@ -52,6 +54,22 @@ class TestRoutes:
 
         assert_problem(response, status, "", pointer)
         assert not AlertRoute.objects.exists()
+
+    def test_name_servers_are_asked_before_the_route_is_locked(
+        self, admin: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Alerts are told under a lock of all routes: they would wait for the answer."""
+        route: Any = AlertRouteFactory()
+        order: list[str] = []
+        lock = RouteView.matched
+        monkeypatch.setattr(addresses, "check", lambda *given, **more: order.append("look up"))
+        monkeypatch.setattr(RouteView, "matched", lambda view: order.append("lock") or lock(view))
+        path = f"{ROUTES}/{route.pk}"
+        etag = admin.get(path)["ETag"]
+
+        response = admin.patch(path, {"target": HOOK["target"]}, format="json", headers={"If-Match": etag})
+
+        assert (response.status_code, order) == (200, ["look up", "lock"])
 
     def test_names_are_unique(self, admin: Caller) -> None:
         AlertRouteFactory(name="ops")

@@ -168,6 +168,7 @@ EXEMPT = {
     "observability.roll_up": "averages and packed samples say what the samples said",
     "observability.deliver": "claims, then sends, then tells: in this order (tests/integration/test_alert_delivery.py)",
     "observability.build_rule": "checks, writes nothing",
+    "observability.look_up": "asks name servers, writes nothing",
     "observability.database_now": "reads",
     "observability.notify": "notifications are their own log; the alerts that they tell of have their events",
 }

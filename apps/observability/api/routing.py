@@ -68,12 +68,13 @@ class RouteView(PastView):
         return frozenset({"reason"}) if request.method == "DELETE" else super().known_parameters(request)
 
     @extend_schema(request=AlertRouteChange, responses=AlertRouteSerializer)
-    @transaction.atomic
     def patch(self, request: Request, id: UUID) -> Response:
         """Change a route. Messages that are under way go where it leads then."""
         given = tidied(self.parse(AlertRouteChange))
-        route = routes.change_route(route=self.matched(), actor=actor_of(request), **given)
-        return self.show(route, AlertRouteSerializer)
+        routes.look_up(route=self.get_object(), changes=given)  # before the route is locked: alerts wait for it
+        with transaction.atomic():
+            route = routes.change_route(route=self.matched(), actor=actor_of(request), looked_up=True, **given)
+            return self.show(route, AlertRouteSerializer)
 
     @extend_schema(
         responses={204: None},

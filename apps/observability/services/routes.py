@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
@@ -67,19 +68,35 @@ def _created(route: AlertRoute, actor: Actor, reason: str) -> AlertRoute:
     return route
 
 
-def change_route(*, route: AlertRoute, actor: Actor, reason: str = "", **changes: Any) -> AlertRoute:
+def change_route(
+    *, route: AlertRoute, actor: Actor, reason: str = "", looked_up: bool = False, **changes: Any
+) -> AlertRoute:
     """Change a route; messages that are under way go where it leads then.
+
+    A new target is looked up first (``look_up``), before anything is locked; who holds a lock has done so already, and
+    says ``looked_up``.
 
     Raises:
         Invalid: a column is wrong, or the target is not one that messages may go to. Conflict: the name is taken.
     """
     _known(changes)
-    if "target" in changes and changes["target"] != route.target:
-        asked = AlertRoute(workspace_id=route.workspace_id, name=route.name, channel=route.channel)
-        asked.target = changes["target"]
-        _check(asked)
-        _check_target(asked)
+    if not looked_up:
+        look_up(route=route, changes=changes)
     return _changed(route, actor, reason, changes)
+
+
+def look_up(*, route: AlertRoute, changes: Mapping[str, Any]) -> None:
+    """Ask name servers whether messages may go where the changes lead, which takes up to two seconds.
+
+    Raises:
+        Invalid: the target is not one that messages may go to.
+    """
+    if changes.get("target", route.target) == route.target:
+        return
+    asked = AlertRoute(workspace_id=route.workspace_id, name=route.name, channel=route.channel)
+    asked.target = changes["target"]
+    _check(asked)
+    _check_target(asked)
 
 
 @transaction.atomic
