@@ -36,3 +36,20 @@ def check_notification_days(app_configs: Any, **kwargs: Any) -> list[CheckMessag
             id="esper.E011",
         )
     ]
+
+
+@register()
+def check_metrics_days(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Samples are taken for a day at least: with none, each would be refused as too old."""
+    least = {
+        "ESPER_METRICS_HOT_DAYS": (settings.METRICS_HOT_DAYS, 1),
+        "ESPER_METRICS_RAW_DAYS": (settings.METRICS_RAW_DAYS, 1),
+        "ESPER_METRICS_5M_DAYS": (settings.METRICS_5M_DAYS, 1),
+        "ESPER_METRICS_1H_DAYS": (settings.METRICS_1H_DAYS, 1),
+        "ESPER_METRICS_MAX_SERIES": (settings.METRICS_MAX_SERIES, 0),
+    }
+    return [
+        Error(f"{name} is {value}.", hint=f"Set it to at least {bound}.", id="esper.E012")
+        for name, (value, bound) in least.items()
+        if value < bound
+    ]
