@@ -1,5 +1,6 @@
 """The detector reads new samples, keeps what it has learned, and writes down what is odd, once."""
 
+import copy
 import logging
 import random
 from datetime import timedelta
@@ -164,6 +165,22 @@ def test_a_state_that_cannot_be_read_begins_anew_and_is_told_of(kept, caplog):
     assert state().state["seen"] == 3
     assert state().state_at == START + timedelta(seconds=15 * 22)
     assert "begins anew" in caplog.text
+
+
+def test_a_process_that_lags_behind_does_not_shorten_what_another_found(monkeypatch):
+    record(calm(180))
+    scanning.scan()
+    behind = copy.deepcopy(scanning._kept)
+    record([45.0, 46.0, 45.5], after=180)
+    scanning.scan()
+    lasts = Anomaly.objects.get().until
+
+    scanning._kept.clear()
+    scanning._kept.update(behind)
+    monkeypatch.setattr(scanning, "MOST_SAMPLES", 1)
+    assert scanning.scan() == Scanned(series=1, samples=1, anomalies=1)
+
+    assert Anomaly.objects.get().until == lasts == START + timedelta(seconds=15 * 182)
 
 
 def test_missing_numbers_are_passed_over():

@@ -279,9 +279,10 @@ def _write(found: Found) -> None:
     with connection.cursor() as cursor:
         columns = [[getattr(state, name) for state in told] for name in ("series_id", "seen", "last_at", "last_score")]
         cursor.execute(TOLD, columns)
-        if found.extended:
-            cursor.execute(EXTEND, [list(found.extended), list(found.extended.values())])
-    Anomaly.objects.bulk_create(
-        found.anomalies, update_conflicts=True, unique_fields=["series", "at"], update_fields=["until"]
-    )
+    Anomaly.objects.bulk_create(found.anomalies, ignore_conflicts=True)
+    # One that another process found lasts as long as whoever has seen more says.
+    lasts = [*found.extended.items(), *((anomaly.series_id, anomaly.until) for anomaly in found.anomalies)]
+    if lasts:
+        with connection.cursor() as cursor:
+            cursor.execute(EXTEND, [[id for id, _ in lasts], [until for _, until in lasts]])
     writing.mark_anomalous(found.odd)
