@@ -8,6 +8,14 @@ from django.db import connection
 
 from apps.core.errors import Conflict
 
+TAKE_FOR_TRANSACTION = "SELECT pg_try_advisory_xact_lock(%s)"
+TAKE = """
+SELECT pg_try_advisory_lock(%s), set_config('tcp_keepalives_idle', '30', false),
+    set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false)
+"""
+"""A host that loses its power or its network says nothing: the server asks after it, and ends its session within a
+minute. By default it would hold the lock for two hours, in which nobody would be told of any alert."""
+
 
 @contextmanager
 def alone(name: str, *, busy: str, code: str = "busy") -> Iterator[None]:
@@ -21,7 +29,7 @@ def alone(name: str, *, busy: str, code: str = "busy") -> Iterator[None]:
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
     is_callers = connection.in_atomic_block
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT pg_try_advisory{'_xact' if is_callers else ''}_lock(%s)", [number])
+        cursor.execute(TAKE_FOR_TRANSACTION if is_callers else TAKE, [number])
         if not cursor.fetchone()[0]:
             raise Conflict(busy, code=code)
     try:
