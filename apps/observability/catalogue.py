@@ -160,7 +160,7 @@ CACHE = (
     ),
     _gauge(
         "esper_cache_hit_ratio",
-        "Of the reads of the last hour that came as far as the tier, the share that it answered.",
+        "Of the reads of the last hour that came as far as the tier, if 100 did, the share that it answered.",
         "tier",
     ),
     _gauge("esper_cache_breakers_open", "Processes that leave the tier alone.", "tier"),

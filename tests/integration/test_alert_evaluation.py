@@ -251,6 +251,20 @@ def test_a_forecast_reads_the_averages_of_its_window(now: datetime) -> None:
     assert 2.5 < alert.evidence["reaches_in_hours"] < 3.5
 
 
+def test_a_run_that_ends_within_minutes_is_not_said_to_grow_at_too_high_a_cost(now: datetime) -> None:
+    shipped = SHIPPED["training-overhead"]
+    rule = rule_with(
+        kind=shipped.kind, metric=shipped.metric, parameters=shipped.parameters, for_seconds=shipped.for_seconds
+    )
+    measure(*[0.6] * 12, name=shipped.metric, every=20, run="short")
+    look([rule], now)
+
+    for minutes in range(2, 24, 2):
+        look([rule], after(now, 60 * minutes))
+
+    assert [(alert.state, alert.fired_at) for alert in Alert.objects.all()] == [(RESOLVED, None)]
+
+
 class TestEvaluate:
     def test_the_task_installs_the_shipped_rules_and_a_platform_without_samples_is_only_told_silent(self) -> None:
         tasks.evaluate_alerts()

@@ -156,13 +156,22 @@ class TestQueues:
 def test_the_cache_tells_the_last_hour_as_one_number_a_tier() -> None:
     before = fleet.fleet("1h")
     hits, misses = before.total("hits", "l3"), before.total("misses", "l3")
-    stats.count(TierName.L3, "hits", size=1000, n=3)
-    stats.count(TierName.L3, "misses", size=1000, n=1)
+    stats.count(TierName.L3, "hits", size=1000, n=300)
+    stats.count(TierName.L3, "misses", size=1000, n=100)
     fleet.publish()
 
     found = told(cache.told())
 
-    assert found["esper_cache_hit_ratio{tier=l3}"] == pytest.approx((hits + 3) / (hits + misses + 4))
+    assert found["esper_cache_hit_ratio{tier=l3}"] == pytest.approx((hits + 300) / (hits + misses + 400))
+
+
+def test_of_a_tier_that_was_hardly_asked_no_share_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    stats.count(TierName.L3, "misses", size=1000, n=1)
+    fleet.publish()
+    hour = fleet.fleet("1h")
+    monkeypatch.setattr(cache, "LEAST_READS", hour.total("hits", "l3") + hour.total("misses", "l3") + 1)
+
+    assert "esper_cache_hit_ratio{tier=l3}" not in told(cache.told())
 
 
 class TestRuns:

@@ -6,17 +6,20 @@ from prometheus_client.core import Metric
 
 from apps.kernels.cache.fleet import Process, fleet, processes
 from apps.kernels.cache.segments import TierName
+from apps.kernels.cache.stats import Snapshot
 from apps.observability.collectors.families import families
 
 QUANTILES = (0.5, 0.95, 0.99)
+LEAST_READS = 100
+"""In an hour, before a share of them means anything: the first reads of each process miss."""
 
 
 def told() -> Iterable[Metric]:
-    """A tier that nobody asked has no ratio and no quantiles. Raises Unavailable."""
+    """A tier that was hardly asked has no ratio, one that nobody asked no quantiles. Raises Unavailable."""
     hour, living = fleet("1h"), processes()
     return families(
         {
-            "esper_cache_hit_ratio": {(tier,): hour.hit_rate(tier) for tier in TierName},
+            "esper_cache_hit_ratio": {(tier,): _ratio(hour, tier) for tier in TierName},
             "esper_cache_latency_quantile_seconds": {
                 (tier, str(share)): hour.percentile(share, tier) for tier in TierName for share in QUANTILES
             },
@@ -24,6 +27,11 @@ def told() -> Iterable[Metric]:
             "esper_cache_l1_used_ratio": _used(living),
         }
     )
+
+
+def _ratio(hour: Snapshot, tier: TierName) -> float | None:
+    reads = hour.total("hits", tier) + hour.total("misses", tier)
+    return hour.hit_rate(tier) if reads >= LEAST_READS else None
 
 
 def _open(living: Iterable[Process]) -> dict[tuple[str, ...], float]:

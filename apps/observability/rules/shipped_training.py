@@ -105,11 +105,12 @@ TRAINING = (
     Shipped(
         key="training-overhead",
         name="Growing costs too much",
-        description="Growing takes more than 5 % on top of pure training.",
+        description="Growing takes more than 5 % on top of pure training, for a quarter of an hour. Of shorter runs "
+        "nothing is told: the journal of an epoch takes as long as its training.",
         kind=RuleKind.THRESHOLD,
         metric="esper_run_overhead_ratio",
         parameters={"op": ">", "value": 0.05, "reading": "mean", "window_seconds": 600, "least_samples": 3},
-        for_seconds=2 * MINUTE,
+        for_seconds=15 * MINUTE,
         keep_firing_seconds=5 * MINUTE,
         summary="Growing costs run {run} a share of {value} on top of its training; {threshold} is allowed",
         remedy="Let fewer seeds live at once, or have gates and ablations measured less often.",
