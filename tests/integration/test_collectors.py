@@ -30,6 +30,7 @@ from apps.observability.models import Sample, Series
 from apps.observability.services import collecting
 from apps.observability.store import writing
 from tests.support.families import told
+from tests.support.metrics import samples
 
 pytestmark = pytest.mark.django_db
 
@@ -256,6 +257,7 @@ class TestCollecting:
     @pytest.fixture(autouse=True)
     def _fresh(self) -> None:
         collecting.resting.forget()
+        hosts.publish()
 
     def test_a_round_has_one_time_a_multiple_of_fifteen_seconds(self) -> None:
         collecting.collect()
@@ -291,6 +293,31 @@ class TestCollecting:
         assert first.stored > 200
         assert Sample.objects.count() - first.stored < 10  # what a first reading cannot tell, and what is new
         assert second.known >= first.stored
+
+    def test_a_reading_that_cannot_be_kept_costs_no_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A name is too long, and one is no text that PostgreSQL keeps."""
+        disks = [("here", "/" + "x" * 300), ("here", "/\udcff"), ("here", "/data")]
+        wrong = family("esper_host_disk_used_ratio", dict.fromkeys(disks, 0.5))
+        monkeypatch.setitem(registry.collectors, "hosts", lambda: [wrong])
+
+        collecting.collect()
+
+        kept = Series.objects.filter(name="esper_host_disk_used_ratio")
+        assert [row.labels["disk"] for row in kept] == ["/data"]
+        assert Series.objects.filter(name="esper_runs").exists()
+
+    def test_clients_that_have_filled_the_store_do_not_blind_the_platform(self, settings: LazySettings) -> None:
+        settings.METRICS_MAX_SERIES = 1
+        writing.record(samples([1.0]), source="client")
+
+        assert collecting.collect().stored > 100
+
+    def test_a_disk_that_never_answers_does_not_hold_up_the_worker(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A host tells of itself in a thread of its own."""
+        monkeypatch.setattr(hosts.socket, "gethostname", lambda: "silent")
+        monkeypatch.setattr(hosts, "read", lambda before: pytest.fail("the task asks the disks"))
+
+        assert collecting.collect().stored > 100
 
     def test_readings_of_runs_are_not_stored_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(registry.collectors, "runs_now", lambda: [family("esper_run_train_loss", {("a",): 0.5})])

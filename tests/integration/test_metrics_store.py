@@ -139,10 +139,10 @@ def test_a_day_whose_partition_nobody_made_is_made_on_the_way():
 
 def test_too_many_series_are_refused_with_what_to_do(settings):
     settings.METRICS_MAX_SERIES = 1
-    writing.record(samples([1.0], labels={"run": "a"}), source="platform")
+    writing.record(samples([1.0], labels={"run": "a"}), source="client")
 
     with pytest.raises(Invalid, match="1 series of at most 1, and 1 more") as refusal:
-        writing.record(samples([1.0], labels={"run": "b"}), source="platform")
+        writing.record(samples([1.0], labels={"run": "b"}), source="client")
 
     assert refusal.value.code == "too_many_series"
     assert "METRICS_MAX_SERIES" in refusal.value.detail

@@ -1,19 +1,21 @@
 """What the collectors read becomes samples."""
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
+import structlog
 from django.utils import timezone
 from prometheus_client.core import Metric
 
 from apps.core.collectors import Resting, read_collectors
-from apps.core.errors import Conflict, Unavailable
+from apps.core.errors import Conflict, Invalid
 from apps.core.locks import alone
 from apps.observability.catalogue import COUNTER, HISTOGRAM, SUMMARY, spec_of
-from apps.observability.collectors import hosts, runs
+from apps.observability.collectors import runs
 from apps.observability.contracts import Reading, Written
-from apps.observability.store import writing
+from apps.observability.store import identity, writing
+
+log = structlog.get_logger(__name__)
 
 PERIOD = 15
 """Seconds between two samples of a series."""
@@ -28,18 +30,25 @@ def collect() -> Written:
 
     Where another worker collects just now, or has for this time, nothing is stored twice.
     """
-    with contextlib.suppress(Unavailable):  # then the collector of hosts says so
-        hosts.publish()
     try:
         with alone("observability.collect", busy="another worker collects"):
             now = timezone.now().timestamp()
             at = datetime.fromtimestamp(now - now % PERIOD, UTC)
             # What runs record is in the store already: it is read there, for `/metrics`.
-            return writing.record(
-                list(readings(read_collectors(without=(runs.NAME,), resting=resting), at)), source="platform"
-            )
+            return _stored(list(readings(read_collectors(without=(runs.NAME,), resting=resting), at)))
     except Conflict:
         return NOTHING
+
+
+def _stored(found: Sequence[Reading]) -> Written:
+    """A reading that cannot be kept, such as of a disk with too long a name, must not cost the others."""
+    try:
+        return writing.record(found, source="platform")
+    except Invalid as error:
+        log.error("readings_refused", problems=[f"{fault.pointer}: {fault.detail}" for fault in error.errors])
+    return writing.record(
+        [each for each in found if not identity.faults(each.name, each.labels, "")], source="platform"
+    )
 
 
 def readings(families: Iterable[Metric], at: datetime) -> Iterator[Reading]:
