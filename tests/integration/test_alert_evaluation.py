@@ -11,12 +11,13 @@ from apps.audit.models import AuditEvent
 from apps.observability import tasks
 from apps.observability.collectors.alerts import evaluated
 from apps.observability.lifecycle import AlertState
-from apps.observability.models import Alert, AlertRule, Anomaly, RuleKind, Series
+from apps.observability.models import Alert, AlertRule, Anomaly, Notification, RuleKind, Series
+from apps.observability.rules.kinds import Reads
 from apps.observability.rules.shipped import SHIPPED
 from apps.observability.selectors import observing
 from apps.observability.services import alerts, evaluating
 from tests.support.alerting import CPU, look, measure
-from tests.support.factories import AlertFactory, AlertRuleFactory, workspace
+from tests.support.factories import AlertFactory, AlertRouteFactory, AlertRuleFactory, workspace
 
 pytestmark = pytest.mark.django_db
 
@@ -108,6 +109,51 @@ class TestBeginning:
         (alert,) = look([rule], now)
 
         assert (alert.summary, alert.value, alert.evidence["value"]) == ("the loss is nan", None, "nan")
+
+
+def test_what_cannot_be_read_for_one_rule_is_read_for_the_others(
+    now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observing.reading, "query", lambda **asked: 1 / 0)
+    broken = rule_with(name="Soon full", kind=RuleKind.FORECAST, parameters={"value": 0.99})
+    measure(0.95, host="mill")
+
+    found = look([broken, rule_with(name="Full")], now)
+
+    assert {alert.rule_name: alert.labels.get("problem", "") for alert in found} == {
+        "Soon full": "evaluation",
+        "Full": "",
+    }
+
+
+def test_what_fires_is_told_even_if_an_evaluation_fails_as_a_whole(
+    now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    AlertFactory()
+    AlertRouteFactory(group_wait_seconds=0)
+    monkeypatch.setattr(evaluating, "_evaluate_all", lambda now: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        evaluating.evaluate()
+
+    assert Notification.objects.count() == 1
+
+
+class TestTooManySeries:
+    def test_a_rule_that_looks_back_in_more_than_can_be_read_says_so_and_stops_no_other(
+        self, now: datetime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(observing.MOST_SERIES, Reads.SAMPLES, 1)
+        wide = rule_with(name="Wide", parameters={"op": ">", "value": 0.9, "reading": "mean"})
+        measure(0.95, host="mill")
+        measure(0.95, host="barn")
+
+        found = look([wide, rule_with(name="Narrow")], now)
+
+        problems = [alert for alert in found if alert.rule_id == wide.pk]
+        assert [alert.labels["problem"] for alert in problems] == ["evaluation"]
+        assert "it looks back in 2 series, of at most 1" in problems[0].summary
+        assert len(found) == 3
 
 
 class TestEnding:

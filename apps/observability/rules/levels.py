@@ -32,7 +32,7 @@ def threshold(seen: Observed, parameters: Mapping[str, Any]) -> Verdict:
         samples = len(values)
         if samples < max(parameters["least_samples"], 2 if how in GROWTH else 1):
             return unknown("too few samples", samples=samples)
-        reading = _read(how, times, values)
+        reading = _read(how, times, values, is_counter=seen.is_counter)
     if np.isnan(reading):
         return unknown("the newest sample is no number")
     seconds = {} if how == "last" else {"window_seconds": parameters["window_seconds"], "samples": samples}
@@ -54,9 +54,9 @@ def change(seen: Observed, parameters: Mapping[str, Any]) -> Verdict:
     if not len(new) or len(old) < parameters["least_samples"]:
         return unknown("too few samples", samples=len(new), baseline_samples=len(old))
     before, reading = float(np.median(old)), float(np.median(new))
-    if before == 0.0 or abs(before) > TOO_LARGE:
-        return unknown("there are no percent of its baseline", baseline=finite(before))
     sign = 1.0 if parameters["direction"] == "up" else -1.0
+    if (before == 0.0 and sign * reading > 0.0) or abs(before) > TOO_LARGE:
+        return unknown("there are no percent of its baseline", baseline=finite(before))
     limit = before + sign * abs(before) * parameters["percent"] / 100.0
     return Verdict(
         holds=sign * reading > sign * limit,
@@ -64,17 +64,17 @@ def change(seen: Observed, parameters: Mapping[str, Any]) -> Verdict:
         threshold=finite(limit),
         evidence={
             "baseline": finite(before),
-            "percent": finite((reading - before) / abs(before) * 100.0),
+            "percent": finite((reading - before) / abs(before) * 100.0) if before else None,
             "samples": len(new),
             "baseline_samples": len(old),
         },
     )
 
 
-def _read(how: str, times: Numbers, values: Numbers) -> float:
-    """One of READINGS but the last; at least one sample, for growth two."""
+def _read(how: str, times: Numbers, values: Numbers, *, is_counter: bool) -> float:
+    """One of READINGS but the last; at least one sample, for growth two. A gauge that falls has not begun anew."""
     if how in GROWTH:
-        grown = growth(values)
+        grown = growth(values) if is_counter else float(values[-1]) - float(values[0])
         return grown / float(times[-1] - times[0]) if how == "rate" else grown
     if how == "mean":
         return float((values / len(values)).sum())  # the sum of the values may be beyond the largest number

@@ -35,6 +35,7 @@ class Observed:
     latest: float = float("nan")
     times: Numbers = field(default_factory=lambda: NOTHING)
     values: Numbers = field(default_factory=lambda: NOTHING)
+    is_counter: bool = False
     marks: tuple[Mark, ...] = ()
 
     def since(self, seconds: float) -> tuple[Numbers, Numbers]:

@@ -13,13 +13,14 @@ from uuid import UUID
 
 import numpy as np
 import structlog
+from django.db import InterfaceError, OperationalError
 from django.db.models import Q
 
-from apps.core.errors import ServiceError
+from apps.core.errors import Invalid, ServiceError
 from apps.observability import matchers as matching
 from apps.observability.contracts import Latest, Numbers, SeriesInfo
 from apps.observability.matchers import Matcher
-from apps.observability.models import AlertRule, Anomaly, RuleKind, Series
+from apps.observability.models import AlertRule, Anomaly, RuleKind, Series, SeriesKind
 from apps.observability.rules import wording
 from apps.observability.rules.kinds import DAY, HOUR, KINDS, Kind, Reads
 from apps.observability.rules.observed import Mark, Observed, Verdict
@@ -37,6 +38,8 @@ LENGTHS = (600, HOUR, 6 * HOUR)
 """Seconds of samples that are read at once, for all rules that need no more."""
 ROLLED_UP = timedelta(days=1)
 """``Series.last_at`` may be so late: it is as good as the last roll-up, and rules must not depend on that."""
+MOST_SERIES = {Reads.SAMPLES: 2_000, Reads.AVERAGES: 500}
+"""Of one rule: their history is read each time, and six hours of 2,000 series are 3 million samples."""
 POINTS = 288
 SERIES_AT_ONCE = 50
 MOST_ANOMALIES = 2_000
@@ -91,9 +94,22 @@ def judge(rules: Iterable[AlertRule], now: datetime) -> list[Judged]:
             plans.append(_planned(rule))
         except (ServiceError, KeyError) as error:
             judged.append(_failed(rule, error))
+    return judged + _judged(plans, now)
+
+
+def _judged(plans: Sequence[_Plan], now: datetime) -> list[Judged]:
+    """What is read for all at once and cannot be is read for each by itself, so that one fails alone."""
     if not plans:
-        return judged
-    measured = _Measured(plans, now, plans[0].rule.workspace_id)
+        return []
+    judged = []
+    try:
+        measured = _Measured(plans, now, plans[0].rule.workspace_id)
+    except (OperationalError, InterfaceError):  # the database is away: no fault of a rule
+        raise
+    except Exception as error:
+        if len(plans) == 1:
+            return [_failed(plans[0].rule, error)]
+        return [said for plan in plans for said in _judged([plan], now)]
     for plan in plans:
         try:
             judged.append(Judged(rule=plan.rule, sightings=measured.sightings(plan)))
@@ -129,6 +145,7 @@ class _Measured:
     def __init__(self, plans: Sequence[_Plan], now: datetime, workspace_id: UUID | None) -> None:
         self._now = now
         self._workspace_id = workspace_id
+        self._faults: dict[UUID, Invalid] = {}
         self._latest = self._newest([plan for plan in plans if plan.reads is not Reads.ANOMALIES])
         self._chosen = {plan.rule.pk: self._selected(plan) for plan in plans}
         self._samples = self._windows(plans)
@@ -137,6 +154,8 @@ class _Measured:
 
     def sightings(self, plan: _Plan) -> list[Sighting]:
         """One for each alert: series that differ only in labels that the rule gives itself are the same problem."""
+        if fault := self._faults.get(plan.rule.pk):
+            raise fault
         said: dict[str, Sighting] = {}
         for sighting in self._judged(plan):
             known = said.get(sighting.fingerprint)
@@ -159,6 +178,7 @@ class _Measured:
             now=self._now.timestamp(),
             latest_at=latest.at.timestamp(),
             latest=latest.value,
+            is_counter=latest.series.kind == SeriesKind.COUNTER,
         )
         if plan.reads is Reads.LATEST:
             return seen
@@ -186,7 +206,15 @@ class _Measured:
 
     def _selected(self, plan: _Plan) -> list[Latest]:
         since = self._now - timedelta(seconds=plan.lookback)
-        return [each for each in self._latest[plan.rule.metric] if each.at >= since and plan.selects(each.series)]
+        found = [each for each in self._latest[plan.rule.metric] if each.at >= since and plan.selects(each.series)]
+        if len(found) <= MOST_SERIES.get(plan.reads, len(found)):
+            return found
+        self._faults[plan.rule.pk] = Invalid(
+            f"it looks back in {len(found):,} series, of at most {MOST_SERIES[plan.reads]:,}: make it narrower",
+            pointer="/matchers",
+            code="too_many",
+        )
+        return []
 
     def _windows(self, plans: Sequence[_Plan]) -> dict[int, dict[int, tuple[Numbers, Numbers]]]:
         """The samples by length of window and series. One query a length."""

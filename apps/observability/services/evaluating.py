@@ -45,8 +45,10 @@ def evaluate() -> None:
     try:
         with alone("evaluate alerts", busy="another worker evaluates the alert rules", code=BUSY):
             now = database_now()
-            untold = _evaluate_all(now)
-            notifying.notify(now)
+            try:
+                untold = _evaluate_all(now)
+            finally:  # what fires already is told, whatever else went wrong
+                notifying.notify(now)
             if untold:
                 raise untold[0]
     except Conflict as error:

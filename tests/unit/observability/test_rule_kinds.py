@@ -1,5 +1,6 @@
 """What each kind of rule says of a curve. Times are seconds; ``NOW`` is when it is judged."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class TestThreshold:
             ("max", [0.1, 2.0, 0.1], 2.0, True),
             ("min", [0.5, 2.0, 2.0], 0.5, False),
             ("increase", [10, 11, 12], 2.0, True),
-            ("increase", [10, 11, 0, 3], 4.0, True),
+            ("increase", [10, 11, 0, 3], -7.0, False),
             ("rate", [0, 30, 60], 2.0, True),
         ],
     )
@@ -49,6 +50,11 @@ class TestThreshold:
         verdict = judged(RuleKind.THRESHOLD, seen(*values), op=">", value=0.9, reading=reading)
 
         assert (verdict.holds, verdict.value, verdict.threshold) == (holds, pytest.approx(says), 0.9)
+
+    def test_a_count_that_falls_began_anew(self) -> None:
+        observed = replace(seen(10, 11, 0, 3), is_counter=True)
+
+        assert judged(RuleKind.THRESHOLD, observed, op=">", value=0.9, reading="increase").value == 4.0
 
     @pytest.mark.parametrize(("op", "holds"), [(">", False), (">=", True), ("<", False), ("<=", True)])
     def test_of_equal_numbers_the_operator_decides(self, op: str, holds: bool) -> None:
@@ -90,6 +96,9 @@ class TestChange:
     @pytest.mark.parametrize("values", [[0.0] * 100 + [5.0] * 20, [1.0] * 3, [NAN] * 150], ids=["zero", "few", "nan"])
     def test_without_a_baseline_it_says_nothing(self, values: list[float]) -> None:
         assert judged(RuleKind.CHANGE, seen(*values)).holds is None
+
+    def test_what_stays_nothing_has_not_moved(self) -> None:
+        assert judged(RuleKind.CHANGE, seen(*[0.0] * 120)).holds is False
 
 
 class TestSpike:
