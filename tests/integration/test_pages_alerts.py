@@ -281,6 +281,16 @@ def test_a_resolved_one_says_how_long_it_lasted_and_asks_for_nothing(client: Cli
     assert 'id="acknowledge"' not in page
 
 
+@pytest.mark.parametrize(("state", "times"), [(AlertState.FIRING, 1), (AlertState.RESOLVED, 2)])
+def test_it_says_with_which_value_it_began(client: Client, state: AlertState, times: int) -> None:
+    over = {"resolved_at": timezone.now()} if state == AlertState.RESOLVED else {}
+    alert = disk_alert(state=state, evidence={"reading": "last", "value": 0.91}, **over)
+
+    page = words_of(page_of(client, f"/alerts/{alert.pk}"))
+
+    assert page.lower().count("newest sample: 91.0 %, threshold 90.0 %") == times, "of what goes on, once: as it began"
+
+
 def test_earlier_episodes_are_led_to(client: Client) -> None:
     before: Any = AlertFactory(state=AlertState.RESOLVED, resolved_at=timezone.now(), fingerprint="f" * 64)
     alert: Any = AlertFactory(fingerprint="f" * 64)

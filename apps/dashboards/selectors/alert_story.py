@@ -76,7 +76,7 @@ def _name_of(user_id: UUID | None) -> str:
 
 
 def _story(alert: Alert, who: str) -> Iterator[Step]:
-    yield Step(at=alert.started_at, title="Began", detail=alerts.why(alert), icon="clock", tone="waiting")
+    yield Step(at=alert.started_at, title="Began", detail=alerts.why(alert, then=True), icon="clock", tone="waiting")
     if alert.fired_at:
         held = alert.fired_at - alert.started_at
         detail = f"it had been so for {numbers.duration(held)}" if held > timedelta(seconds=1) else "at once"

@@ -218,16 +218,19 @@ def _inhibited(found: observability.Muting, others: Mapping[UUID, Alert]) -> lis
     return [Muting(words=f"not told while {name} fires", until=None) for name in names]
 
 
-def why(alert: Alert) -> str:
-    """The value against the threshold, in the metric's unit and in words; what the detector says of its own."""
+def why(alert: Alert, *, then: bool = False) -> str:
+    """The value against the threshold, in the metric's unit and in words; what the detector says of its own. ``then``:
+    the value with which it began, as always of what is over."""
     seen = _evidence(alert)
-    if alert.value is None or "explanation" in seen:
+    began = seen.get("value") if then or alert.state == AlertState.RESOLVED else None
+    shown = began if isinstance(began, int | float) else alert.value
+    if shown is None or "explanation" in seen:
         return str(seen.get("explanation", ""))
     if _is_about_age(alert):
         allowed = f"; {numbers.duration(alert.threshold)} is allowed" if alert.threshold is not None else ""
-        return f"no sample for {numbers.duration(alert.value)}{allowed}"
+        return f"no sample for {numbers.duration(shown)}{allowed}"
     unit = units.unit_of(alert.metric)
-    value = units.told(alert.value, unit)
+    value = units.told(shown, unit)
     read = READ_AS.get(str(seen.get("reading")), "value")
     window = seen.get("window_seconds")
     over = f" over {numbers.duration(window)}" if isinstance(window, int | float) and read != "newest sample" else ""
