@@ -7,6 +7,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
@@ -15,6 +17,15 @@ class FieldError:
     pointer: str
     code: str
     detail: str
+
+
+def field_errors(error: ValidationError) -> list[FieldError]:
+    """What a model's ``full_clean`` refused, field by field; of the row as a whole without a pointer."""
+    return [
+        FieldError("" if name == NON_FIELD_ERRORS else f"/{name}", "invalid", message)
+        for name, messages in error.message_dict.items()
+        for message in messages
+    ]
 
 
 class ServiceError(Exception):

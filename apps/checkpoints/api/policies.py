@@ -4,13 +4,12 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.audit.api.as_of import PastView
+from apps.audit.api.removal import REMOVAL, RemovableView
 from apps.checkpoints import selectors
 from apps.checkpoints.api.requests import CheckpointPolicyChange, NewCheckpointPolicy
 from apps.checkpoints.api.serializers import CheckpointPolicySerializer, CheckpointPreviewSerializer
@@ -23,7 +22,6 @@ from apps.core.concurrency import content_etag
 from apps.core.idempotency import idempotent
 from apps.kernels.api.serializers import Reason
 
-WHY = {"type": "string", "minLength": 1, "maxLength": 4000}
 SHOWN_RUNS = 20
 
 
@@ -45,16 +43,13 @@ class PolicyListView(ListView):
         return self.show(policy, CheckpointPolicySerializer, code=201, location=location)
 
 
-class PolicyView(PastView):
+class PolicyView(RemovableView):
     """One policy."""
 
     queryset = CheckpointPolicy.objects.all()
     serializer_class = CheckpointPolicySerializer
     scopes = {"GET": "runs:read", "PATCH": "runs:write", "DELETE": "runs:write"}
     problems = {"DELETE": (412, 428)}
-
-    def known_parameters(self, request: Request) -> frozenset[str]:
-        return frozenset({"reason"}) if request.method == "DELETE" else super().known_parameters(request)
 
     @extend_schema(request=CheckpointPolicyChange, responses=CheckpointPolicySerializer)
     @transaction.atomic
@@ -64,15 +59,7 @@ class PolicyView(PastView):
         policy = policies.change_policy(policy=self.matched(), actor=actor_of(request), **given)
         return self.show(policy, CheckpointPolicySerializer)
 
-    @extend_schema(
-        responses={204: None},
-        parameters=[
-            OpenApiParameter("reason", WHY, description="kept in the audit trail"),
-            OpenApiParameter(
-                "If-Match", OpenApiTypes.STR, OpenApiParameter.HEADER, required=True, description="its ETag"
-            ),
-        ],
-    )
+    @REMOVAL
     @transaction.atomic
     def delete(self, request: Request, id: UUID) -> Response:
         """Remove a policy: its run falls under that of all runs, and where that is removed, the defaults count."""

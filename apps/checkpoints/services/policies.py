@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from apps.accounts.models import Workspace, default_workspace_id
@@ -11,7 +11,7 @@ from apps.audit import services as audit
 from apps.audit.watched import image
 from apps.checkpoints.models import CheckpointPolicy
 from apps.core.actors import Actor
-from apps.core.errors import Conflict, FieldError, Invalid
+from apps.core.errors import Conflict, Invalid, field_errors
 
 SETTABLE = frozenset(
     {
@@ -99,9 +99,5 @@ def _check(policy: CheckpointPolicy) -> None:
                 raise Invalid(f"is between {least} and {most}", pointer=f"/{name}", code="out_of_range")
         policy.full_clean()
     except ValidationError as error:
-        errors = [
-            FieldError("" if name == NON_FIELD_ERRORS else f"/{name}", "invalid", message)
-            for name, messages in error.message_dict.items()
-            for message in messages
-        ]
+        errors = field_errors(error)
         raise Invalid(errors[0].detail, errors=errors) from None

@@ -4,13 +4,12 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.audit.api.as_of import PastView
+from apps.audit.api.removal import REMOVAL, RemovableView
 from apps.core.actors import actor_of
 from apps.core.api import ListView
 from apps.core.idempotency import idempotent
@@ -21,7 +20,6 @@ from apps.kernels.models import TagKey, TagType
 from apps.kernels.services.tag_keys import MAX_CHOICES
 
 TAG_TYPES = TagType.choices
-WHY = {"type": "string", "minLength": 1, "maxLength": 4000}
 
 
 class TagKeySerializer(serializers.ModelSerializer[TagKey]):
@@ -70,7 +68,7 @@ class TagKeyListView(ListView):
         return self.show(key, TagKeySerializer, code=201, location=f"/api/v1/tag-keys/{key.pk}")
 
 
-class TagKeyView(PastView):
+class TagKeyView(RemovableView):
     """One declared tag."""
 
     queryset = TagKey.objects.all()
@@ -78,9 +76,6 @@ class TagKeyView(PastView):
     content_tagged = True
     scopes = {"GET": "library:read", "PATCH": "library:write", "DELETE": "library:write"}
     problems = {"DELETE": (412, 428)}
-
-    def known_parameters(self, request: Request) -> frozenset[str]:
-        return frozenset({"reason"}) if request.method == "DELETE" else super().known_parameters(request)
 
     @extend_schema(request=TagKeyChange, responses=TagKeySerializer)
     @transaction.atomic
@@ -90,15 +85,7 @@ class TagKeyView(PastView):
         key = services.update_tag(tag_key=self.matched(), actor=actor_of(request), **given)
         return self.show(key, TagKeySerializer)
 
-    @extend_schema(
-        responses={204: None},
-        parameters=[
-            OpenApiParameter("reason", WHY, description="kept in the audit trail"),
-            OpenApiParameter(
-                "If-Match", OpenApiTypes.STR, OpenApiParameter.HEADER, required=True, description="its ETag"
-            ),
-        ],
-    )
+    @REMOVAL
     @transaction.atomic
     def delete(self, request: Request, id: UUID) -> Response:
         """Take the declaration back. Kernels keep their tags."""

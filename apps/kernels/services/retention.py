@@ -17,7 +17,7 @@ from apps.audit import services as audit
 from apps.audit.transitions import move
 from apps.audit.watched import image
 from apps.core.actors import Actor
-from apps.core.errors import Conflict, FieldError, Invalid
+from apps.core.errors import Conflict, Invalid, field_errors
 from apps.core.queue import enqueue_after_commit
 from apps.kernels.lifecycle import PLAN_LIFECYCLE, PlanState
 from apps.kernels.models import Kernel, RetentionItem, RetentionPlan, RetentionPolicy
@@ -89,11 +89,7 @@ def _check(policy: RetentionPolicy) -> None:
         if any(fault.code == "unique_together" for fault in error.error_dict.get(NON_FIELD_ERRORS, ())):
             detail = f"there is a policy {policy.name} already"
             raise Conflict(detail, pointer="/name", code="duplicate") from None
-        errors = [
-            FieldError("" if name == NON_FIELD_ERRORS else f"/{name}", "invalid", message)
-            for name, messages in error.message_dict.items()
-            for message in messages
-        ]
+        errors = field_errors(error)
         raise Invalid(errors[0].detail, errors=errors) from None
     for name in DAYS:
         if (getattr(policy, name) or 0) > MAX_DAYS:

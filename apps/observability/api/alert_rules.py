@@ -6,13 +6,12 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.urls import path
 from django_filters import rest_framework as filters
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.audit.api.as_of import PastView
+from apps.audit.api.removal import REMOVAL, RemovableView
 from apps.core.actors import actor_of
 from apps.core.api import ApiView, DetailView, ListView
 from apps.core.filters import any_of
@@ -29,7 +28,6 @@ from apps.observability.models import AlertRule, RuleKind, Severity
 from apps.observability.selectors.previews import preview
 from apps.observability.services import rules
 
-WHY = {"type": "string", "minLength": 1, "maxLength": 4000}
 BOOLEANS = {"true": True, "false": False}
 
 
@@ -67,16 +65,13 @@ class AlertRuleListView(ListView):
         return self.show(rule, AlertRuleSerializer, code=201, location=f"/api/v1/alert-rules/{rule.pk}")
 
 
-class AlertRuleView(PastView):
+class AlertRuleView(RemovableView):
     """One alert rule."""
 
     queryset = AlertRule.objects.all()
     serializer_class = AlertRuleSerializer
     scopes = {"GET": "runs:read", "PATCH": "runs:write", "DELETE": "runs:write"}
     problems = {"DELETE": (409, 412, 428)}
-
-    def known_parameters(self, request: Request) -> frozenset[str]:
-        return frozenset({"reason"}) if request.method == "DELETE" else super().known_parameters(request)
 
     @extend_schema(request=AlertRuleChange, responses=AlertRuleSerializer)
     @transaction.atomic
@@ -86,15 +81,7 @@ class AlertRuleView(PastView):
         rule = rules.change_rule(rule=self.matched(), actor=actor_of(request), **given)
         return self.show(rule, AlertRuleSerializer)
 
-    @extend_schema(
-        responses={204: None},
-        parameters=[
-            OpenApiParameter("reason", WHY, description="kept in the audit trail"),
-            OpenApiParameter(
-                "If-Match", OpenApiTypes.STR, OpenApiParameter.HEADER, required=True, description="its ETag"
-            ),
-        ],
-    )
+    @REMOVAL
     @transaction.atomic
     def delete(self, request: Request, id: UUID) -> Response:
         """Remove a rule; its open alerts are resolved. One that came with the platform is disabled instead: it would

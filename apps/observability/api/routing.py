@@ -5,13 +5,12 @@ from uuid import UUID
 
 from django.db import transaction
 from django.urls import path
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.audit.api.as_of import PastView
+from apps.audit.api.removal import REMOVAL, RemovableView
 from apps.core.actors import actor_of
 from apps.core.api import ApiView, DetailView, ListView
 from apps.core.idempotency import idempotent
@@ -31,8 +30,6 @@ from apps.observability.api.routing_forms import (
 from apps.observability.models import AlertRoute, Notification
 from apps.observability.selectors.notifications import with_tries
 from apps.observability.services import delivering, notifying, routes
-
-WHY = {"type": "string", "minLength": 1, "maxLength": 4000}
 
 
 class RouteListView(ListView):
@@ -56,16 +53,13 @@ class RouteListView(ListView):
         return _with_secret(self, route, code=201)
 
 
-class RouteView(PastView):
+class RouteView(RemovableView):
     """One route."""
 
     queryset = AlertRoute.objects.all()
     serializer_class = AlertRouteSerializer
     scopes = {"GET": "runs:read", "PATCH": "runs:write", "DELETE": "runs:write"}
     problems = {"DELETE": (412, 428)}
-
-    def known_parameters(self, request: Request) -> frozenset[str]:
-        return frozenset({"reason"}) if request.method == "DELETE" else super().known_parameters(request)
 
     @extend_schema(request=AlertRouteChange, responses=AlertRouteSerializer)
     def patch(self, request: Request, id: UUID) -> Response:
@@ -76,15 +70,7 @@ class RouteView(PastView):
             route = routes.change_route(route=self.matched(), actor=actor_of(request), looked_up=True, **given)
             return self.show(route, AlertRouteSerializer)
 
-    @extend_schema(
-        responses={204: None},
-        parameters=[
-            OpenApiParameter("reason", WHY, description="kept in the audit trail"),
-            OpenApiParameter(
-                "If-Match", OpenApiTypes.STR, OpenApiParameter.HEADER, required=True, description="its ETag"
-            ),
-        ],
-    )
+    @REMOVAL
     @transaction.atomic
     def delete(self, request: Request, id: UUID) -> Response:
         """Remove a route. What it sent stays in the log; what is under way is given up."""

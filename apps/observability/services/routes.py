@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
 
@@ -13,7 +13,7 @@ from apps.accounts.models import Workspace, default_workspace_id
 from apps.audit import services as audit
 from apps.audit.watched import image
 from apps.core.actors import Actor
-from apps.core.errors import Conflict, FieldError, Invalid
+from apps.core.errors import Conflict, Invalid, field_errors
 from apps.observability.delivery import addresses, mail, webhooks
 from apps.observability.matchers import LABEL, parse, told
 from apps.observability.models import DAY, AlertRoute, Channel, Notification
@@ -167,11 +167,7 @@ def _check(route: AlertRoute) -> None:
     try:
         route.clean_fields()
     except ValidationError as error:
-        errors = [
-            FieldError("" if name == NON_FIELD_ERRORS else f"/{name}", "invalid", message)
-            for name, messages in error.message_dict.items()
-            for message in messages
-        ]
+        errors = field_errors(error)
         raise Invalid(errors[0].detail, errors=errors) from None
     for name, (least, most) in BOUNDS.items():
         if not least <= getattr(route, name) <= most:

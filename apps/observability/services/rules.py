@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
@@ -12,7 +12,7 @@ from apps.accounts.models import Workspace, default_workspace_id
 from apps.audit import services as audit
 from apps.audit.watched import image
 from apps.core.actors import Actor
-from apps.core.errors import Conflict, FieldError, Invalid
+from apps.core.errors import Conflict, FieldError, Invalid, field_errors
 from apps.core.parsers import is_storable
 from apps.observability import matchers as matching
 from apps.observability.lifecycle import OPEN
@@ -189,11 +189,7 @@ def _check(rule: AlertRule, *, stored: bool = True, knows: bool = True) -> None:
     try:
         rule.clean_fields(exclude={"matchers", "parameters", "labels", "inhibited_by"})
     except ValidationError as error:
-        errors += [
-            FieldError("" if name == NON_FIELD_ERRORS else f"/{name}", "invalid", message)
-            for name, messages in error.message_dict.items()
-            for message in messages
-        ]
+        errors += field_errors(error)
     for check in (_check_texts, _check_metric, _check_matchers, _check_parameters, _check_labels, _check_inhibitors):
         try:
             check(rule)
