@@ -35,11 +35,13 @@ class Meter:
     """Tells the sink after each check of the monitors, and after each epoch.
 
     ``training`` is for the step itself and the wait for the device that the check is; ``growing`` for all that a
-    network which does not grow would not need: policy, gates, probes and ablations, governor, journal.
+    network which does not grow would not need: policy, gates, probes and ablations, governor, journal. Where nothing
+    ``grows``, as in a static control, it has no cost.
     """
 
-    def __init__(self, sink: TelemetrySink) -> None:
+    def __init__(self, sink: TelemetrySink, *, grows: bool) -> None:
         self._tell = sink.reading
+        self._grows = grows
         self.samples = 0
         """That went through training since the last check."""
         self._since = time.perf_counter()
@@ -67,5 +69,5 @@ class Meter:
             self._tell(name, float(measured[name]))
         self._tell("live_seeds", float(len(measured["live_seeds"])))
         trained, grown = self.training.take(), self.growing.take()
-        if trained > 0:
+        if self._grows and trained > 0:
             self._tell("overhead_ratio", grown / trained)

@@ -158,7 +158,7 @@ READINGS = (
 """The first three after each check of the monitors, over the steps since the last; the others after each epoch.
 
 ``gradient_norm`` is the host's root mean square per parameter, ``overhead_ratio`` the seconds of growing per second of
-training. A loss that is not finite is told as it is.
+training, told only where growth is enabled. A loss that is not finite is told as it is.
 """
 
 

@@ -122,7 +122,7 @@ class Trainer:
         self._given_host = host
         self._data = data
         self._governor = governor
-        self._meter = Meter(telemetry)
+        self._meter = Meter(telemetry, grows=settings.growth.enabled)
         self._session: Session | None = None
         self._saved: Position | None = None
 

@@ -8,6 +8,7 @@ from apps.morphogenesis.library import EventList
 from apps.morphogenesis.monitors import CHECK_STEPS
 from apps.morphogenesis.protocols import READINGS
 from tests.unit.morphogenesis.runs import Run, finished, run_of
+from tests.unit.morphogenesis.support import quick_settings
 
 
 class Deaf(EventList):
@@ -43,6 +44,15 @@ def test_readings_are_finite_and_time_is_positive(run: Run) -> None:
     assert all(math.isfinite(value) for values in readings.values() for value in values)
     assert min(readings["samples_per_second"]) > 0
     assert min(readings["overhead_ratio"]) > 0
+
+
+def test_a_run_that_does_not_grow_tells_no_cost_of_growing() -> None:
+    run = Run(quick_settings(epochs=1, growth={"enabled": False}))
+
+    run()
+
+    assert "live_seeds" in run.events.readings
+    assert "overhead_ratio" not in run.events.readings
 
 
 def test_what_is_done_with_readings_changes_no_bit(run: Run) -> None:
