@@ -16,7 +16,7 @@ from apps.observability.lifecycle import AlertState, NotificationState
 from apps.observability.models import AlertRule, Notification, RuleKind, Silence
 from apps.observability.rules.shipped import SHIPPED
 from apps.observability.services import rules
-from tests.integration.test_pages_alerts import client, page_of, words_of
+from tests.integration.test_pages_alerts import client
 from tests.support.alert_rows import message
 from tests.support.factories import (
     AlertFactory,
@@ -25,6 +25,7 @@ from tests.support.factories import (
     NotificationFactory,
     SilenceFactory,
 )
+from tests.support.pages import page_of, words_of
 
 __all__ = ["client"]
 pytestmark = pytest.mark.django_db

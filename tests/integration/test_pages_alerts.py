@@ -2,7 +2,6 @@
 
 import re
 from datetime import timedelta
-from html import unescape
 from typing import Any
 
 import pytest
@@ -24,11 +23,10 @@ from tests.support.factories import (
     RunFactory,
     SilenceFactory,
 )
+from tests.support.pages import page_of, words_of
 from tests.support.run_rows import make_user
 
 pytestmark = pytest.mark.django_db
-
-TAG = re.compile(r"<[^>]+>")
 
 
 @pytest.fixture
@@ -36,17 +34,6 @@ def client() -> Client:
     client = Client()
     client.force_login(make_user("ada", role="operator"))
     return client
-
-
-def page_of(client: Client, path: str = "/alerts") -> str:
-    answer = client.get(path)
-    assert answer.status_code == 200
-    return answer.content.decode()
-
-
-def words_of(html: str) -> str:
-    """What a reader sees, in one line."""
-    return " ".join(unescape(TAG.sub(" ", html)).replace("\xa0", " ").split())
 
 
 def cards_of(html: str) -> list[str]:
@@ -65,7 +52,7 @@ def disk_alert(**values: Any) -> Alert:
 def test_an_alert_says_what_fires_why_and_what_to_do(client: Client) -> None:
     disk_alert()
 
-    (card,) = cards_of(page_of(client))
+    (card,) = cards_of(page_of(client, "/alerts"))
 
     assert "warning firing fires since" in card
     assert "mill is full Newest sample: 93.0 %, threshold 90.0 %" in card
@@ -76,7 +63,7 @@ def test_an_alert_says_what_fires_why_and_what_to_do(client: Client) -> None:
 def test_it_is_drawn_with_its_threshold_and_the_anomalies_of_its_series(client: Client) -> None:
     alert = disk_alert()
 
-    page = page_of(client)
+    page = page_of(client, "/alerts")
 
     assert 'class="threshold"' in page
     assert re.search(
@@ -91,7 +78,7 @@ def test_what_nobody_looks_at_comes_first_then_what_is_severe(client: Client) ->
     AlertFactory(summary="mild")
     AlertFactory(summary="grave", severity="critical")
 
-    cards = cards_of(page_of(client))
+    cards = cards_of(page_of(client, "/alerts"))
 
     order = ["grave", "mild", "seen", "pending"]
     assert [next(word for word in order if f" {word} " in card) for card in cards] == order
@@ -112,7 +99,7 @@ def test_a_silenced_one_says_by_what(client: Client) -> None:
     matcher = {"label": "host", "op": "=", "value": alert.labels["host"]}
     SilenceFactory(matchers=[matcher], comment="the disk is swapped")
 
-    (card,) = cards_of(page_of(client))
+    (card,) = cards_of(page_of(client, "/alerts"))
 
     assert "muted" in card
     assert "Silenced: the disk is swapped, until" in card
@@ -166,7 +153,7 @@ def test_more_alerts_than_a_page_has_go_on(client: Client) -> None:
     for place in range(selectors.SHOWN + 3):
         AlertFactory(summary=f"number {place}")
 
-    first = page_of(client)
+    first = page_of(client, "/alerts")
     after = re.search(r"after=([0-9a-f-]+)", first)
     assert after is not None
     second = page_of(client, f"/alerts?after={after[1]}")
@@ -177,7 +164,7 @@ def test_more_alerts_than_a_page_has_go_on(client: Client) -> None:
 def test_more_alerts_take_no_more_queries(client: Client) -> None:
     def counted() -> int:
         with CaptureQueriesContext(connection) as queries:
-            page_of(client)
+            page_of(client, "/alerts")
         return len(queries)
 
     alert = disk_alert()
@@ -191,11 +178,11 @@ def test_more_alerts_take_no_more_queries(client: Client) -> None:
 
 
 def test_without_alerts_the_page_says_what_it_will_show(client: Client) -> None:
-    assert "No rule is applied yet" in page_of(client)
+    assert "No rule is applied yet" in page_of(client, "/alerts")
 
     AlertRuleFactory()
 
-    assert "Nothing fires" in page_of(client)
+    assert "Nothing fires" in page_of(client, "/alerts")
     assert "No alert fits these filters" in page_of(client, "/alerts?severity=info")
 
 
@@ -206,7 +193,7 @@ def test_what_an_evaluation_finds_is_shown_with_what_it_saw(client: Client) -> N
 
     evaluate()
 
-    page = page_of(client)
+    page = page_of(client, "/alerts")
     (card,) = cards_of(page)
     assert "mill is busy Greatest over 5 min: 97.0 %, threshold 90.0 %" in card
     assert 'class="threshold"' in page
@@ -220,7 +207,7 @@ def test_one_about_samples_that_do_not_come_says_how_old_the_newest_is(client: C
 
     evaluate()
 
-    page = page_of(client)
+    page = page_of(client, "/alerts")
     (card,) = cards_of(page)
     assert re.search(r"no sample for \d min( \d+ s)?; 1 min is allowed", card, re.IGNORECASE)
     assert '<line class="threshold" x1="58"' not in page, "seconds have no place on an axis of shares"
@@ -233,7 +220,7 @@ def test_one_of_the_detector_says_what_was_expected(client: Client) -> None:
 
     evaluate()
 
-    (card,) = cards_of(page_of(client))
+    (card,) = cards_of(page_of(client, "/alerts"))
     assert "9 is above everything seen in the last 6 h (1.5 to 3)" in card
 
 
@@ -319,7 +306,7 @@ def test_acknowledging_takes_it_off_the_badge(client: Client) -> None:
     alert.refresh_from_db()
     assert (answer.status_code, answer["Location"]) == (302, "/alerts")
     assert (alert.note, alert.acknowledged_at is not None) == ("I look at it", True)
-    assert "firing and not acknowledged" not in page_of(client)
+    assert "firing and not acknowledged" not in page_of(client, "/alerts")
 
 
 def test_a_resolved_one_cannot_be_acknowledged(client: Client) -> None:
@@ -379,7 +366,7 @@ def test_a_viewer_sees_alerts_and_answers_none() -> None:
     client.force_login(make_user("vera", role="viewer"))
     alert = disk_alert()
 
-    assert "Acknowledge…" not in page_of(client)
+    assert "Acknowledge…" not in page_of(client, "/alerts")
     assert client.post(f"/alerts/{alert.pk}/acknowledge", {}).status_code == 403
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import re
-from html import unescape
 from io import StringIO
 from typing import Any
 from uuid import UUID
@@ -24,6 +23,7 @@ from apps.kernels.lifecycle import CachePlanState
 from apps.kernels.models import CacheOutbox, CachePlan, CachePlanKind, Kernel, KernelUse, OutboxKind
 from tests.support import caching, tables
 from tests.support.objects import object_storage
+from tests.support.pages import page_of, words_of
 from tests.support.proxy import proxy_to
 from tests.support.run_rows import make_run, make_user
 from tests.support.stack import Servers
@@ -32,7 +32,6 @@ __all__ = ["object_storage"]
 
 pytestmark = pytest.mark.django_db
 
-TAG = re.compile(r"<[^>]+>")
 L1, L2, L3, L4 = TierName
 
 
@@ -71,17 +70,6 @@ def hit(tier: TierName, times: int, *, milliseconds: float = 1.0) -> None:
         stats.observe(tier, size=1000, seconds=milliseconds / 1000, bytes=1000)
 
 
-def page_of(client: Client, path: str = "/cache", status: int = 200) -> str:
-    answer = client.get(path)
-    assert answer.status_code == status
-    return answer.content.decode()
-
-
-def words_of(html: str) -> str:
-    """What a reader sees, in one line."""
-    return " ".join(unescape(TAG.sub(" ", html)).replace("\xa0", " ").split())
-
-
 def row_of(html: str, tier: TierName) -> str:
     """The words of a tier's row."""
     rows = html.split('id="tiers"')[1].split("</tbody>")[0].split('<tr role="row">')
@@ -96,7 +84,7 @@ class TestNumbers:
         hit(L4, 1, milliseconds=80)
         fleet.publish()
 
-        page = page_of(client)
+        page = page_of(client, "/cache")
 
         assert "60.0 % 60 hits, 58.6 KiB 60.0 % 40 misses 19.7 µs 21.4 µs none" in row_of(page, L1)
         assert "30.0 % 30 hits" in row_of(page, L2)
@@ -128,7 +116,7 @@ class TestNumbers:
         hit(L4, 10)
         fleet.publish()
 
-        page = words_of(page_of(client))
+        page = words_of(page_of(client, "/cache"))
 
         assert "look at this" in page
         assert "Only 90.0 % of the reads were answered without L4: 98 % are expected" in page
@@ -139,7 +127,7 @@ class TestNumbers:
         hit(L1, 1)
         fleet.publish()
 
-        page = page_of(client)
+        page = page_of(client, "/cache")
 
         assert "L3 had 2 copies that were corrupt: none was used, 2 healed" in page
         assert "0, 2, 2" in row_of(page, L3)
@@ -148,7 +136,7 @@ class TestNumbers:
         tiers().database.breaker.failed(was_timeout=True)
         fleet.publish()
 
-        page = page_of(client)
+        page = page_of(client, "/cache")
 
         assert "The breaker of L3 is open in 1 of 1 process: the tier is left alone there" in page
         assert "open in 1 of 1, since" in row_of(page, L3)
@@ -158,7 +146,7 @@ class TestNumbers:
         caching.kernel(data=b"x" * 4096)
         fleet.publish()
 
-        page = page_of(client)
+        page = page_of(client, "/cache")
 
         assert re.search(
             r"L1 memory of each process \d+ B of 128.0 MiB \(0 %\) in 1 process, \d+ entr", row_of(page, L1)
@@ -170,7 +158,7 @@ class TestNumbers:
     def test_processes_tell_of_themselves(self, client: Client) -> None:
         fleet.publish()
 
-        page = words_of(page_of(client).split('id="processes"')[1])
+        page = words_of(page_of(client, "/cache").split('id="processes"')[1])
 
         assert fleet.this_process().name in page
         assert "cost-aware L2 closed , L3 closed , L4 closed" in page
@@ -202,7 +190,7 @@ class TestEmptyAndSilent:
     def test_without_the_broker_the_rest_is_still_told(self, client: Client) -> None:
         caching.kernel(data=b"x" * 4096)
 
-        page = page_of(client)
+        page = page_of(client, "/cache")
 
         assert "partly unknown" in page
         assert "What was read is unknown now: the statistics of the cache cannot be read now" in page
@@ -224,7 +212,7 @@ class TestEmptyAndSilent:
 
         monkeypatch.setattr(type(redis), "usage", lambda self: away())
 
-        page = page_of(client)
+        page = page_of(client, "/cache")
 
         assert "L2 does not answer: connection refused" in page
         assert "unknown does not answer" in row_of(page, L2)
@@ -282,7 +270,7 @@ class TestHeldOwedAndMoved:
         ended = caching.kernel()
         KernelUse.objects.create(kernel=ended, run_id=run.pk, until=timezone.now())
 
-        held = page_of(client).split('id="pinned"')[1].split("</section>")[0]
+        held = page_of(client, "/cache").split('id="pinned"')[1].split("</section>")[0]
 
         assert f'<a href="/library/kernels/{kernel.pk}">{kernel.name}</a>' in held
         assert f'<a href="/runs/{run.pk}">digits-live</a>' in held
@@ -294,7 +282,7 @@ class TestHeldOwedAndMoved:
         CacheOutbox.objects.create(kind=OutboxKind.COPY, key="a" * 64, due_at=now, attempts=3, error="storage is away")
         CacheOutbox.objects.create(kind=OutboxKind.FILL, key="b" * 64, due_at=now)
 
-        page = words_of(page_of(client))
+        page = words_of(page_of(client, "/cache"))
 
         assert "Bytes for L2 1 Copies for L4 1" in page
         assert "Have failed 1 tried again Last error storage is away" in page
@@ -303,7 +291,7 @@ class TestHeldOwedAndMoved:
     def test_what_moved_stands_there_with_its_reason(self, client: Client) -> None:
         plan = caching.carried_out()
 
-        moved = page_of(logged_in("admin")).split('id="movements"')[1]
+        moved = page_of(logged_in("admin"), "/cache").split('id="movements"')[1]
 
         assert "moved the bytes of" in moved
         assert "10.0 decayed reads: at least 4" in moved
@@ -312,7 +300,7 @@ class TestHeldOwedAndMoved:
     def test_who_may_not_read_the_trail_sees_no_events(self) -> None:
         caching.carried_out()
 
-        assert 'id="movements"' not in page_of(logged_in("viewer"))
+        assert 'id="movements"' not in page_of(logged_in("viewer"), "/cache")
 
     def test_a_kernel_says_how_often_it_was_read_and_whether_l2_has_it(self, client: Client) -> None:
         kernel, cold = caching.kernel(reads=3), caching.kernel()
@@ -489,7 +477,7 @@ class TestWhoMayWhat:
     def test_who_may_not_write_the_library_reads_and_sees_no_buttons(self, role: str) -> None:
         plan, client = caching.planned(), logged_in(role)
 
-        overview, review = page_of(client), page_of(client, f"/cache/plans/{plan.pk}")
+        overview, review = page_of(client, "/cache"), page_of(client, f"/cache/plans/{plan.pk}")
 
         assert "cache-optimise" not in overview
         assert "plan-apply" not in review
@@ -500,7 +488,7 @@ class TestWhoMayWhat:
         assert plan.state == CachePlanState.PLANNED
 
     def test_the_rail_leads_to_the_cache_between_library_and_checkpoints(self, client: Client) -> None:
-        rail = page_of(client).split('class="rail"')[1].split("</header>")[0]
+        rail = page_of(client, "/cache").split('class="rail"')[1].split("</header>")[0]
 
         assert re.findall(r">(\w+)</a>", rail)[2:5] == ["Library", "Cache", "Checkpoints"]
 
@@ -509,7 +497,7 @@ def test_without_an_l2_the_page_says_that_it_is_switched_off(client: Client, set
     settings.KERNEL_CACHE = {**settings.KERNEL_CACHE, "l2_url": ""}
     fleet.publish()
 
-    row = row_of(page_of(client), L2)
+    row = row_of(page_of(client, "/cache"), L2)
 
     assert "switched off ESPER_CACHE_L2_URL is empty" in row
     assert row.endswith("needs none")

@@ -4,7 +4,6 @@ import csv
 import io
 import re
 from datetime import timedelta
-from html import unescape
 from itertools import pairwise
 from typing import Any
 
@@ -32,13 +31,12 @@ from tests.support.factories import (
     CheckpointPolicyFactory,
     RunFactory,
 )
+from tests.support.pages import page_of, words_of
 from tests.support.run_rows import make_run, make_user
 
 pytestmark = pytest.mark.django_db
 
 __all__ = ["checkpoint_folder"]
-
-TAG = re.compile(r"<[^>]+>")
 
 
 @pytest.fixture
@@ -56,17 +54,6 @@ def logged_in(role: str) -> Client:
     client = Client()
     client.force_login(make_user(f"a-{role}", role=role))
     return client
-
-
-def page_of(client: Client, path: str, status: int = 200) -> str:
-    answer = client.get(path)
-    assert answer.status_code == status
-    return answer.content.decode()
-
-
-def words_of(html: str) -> str:
-    """What a reader sees, in one line."""
-    return " ".join(unescape(TAG.sub(" ", html)).replace("\xa0", " ").split())
 
 
 def steps_listed(html: str) -> list[str]:

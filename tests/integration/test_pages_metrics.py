@@ -17,8 +17,9 @@ from apps.observability.catalogue import METRICS
 from apps.observability.contracts import Reading
 from apps.observability.models import Series
 from apps.observability.store import writing
-from tests.integration.test_pages_alerts import client, page_of, words_of
+from tests.integration.test_pages_alerts import client
 from tests.support.alert_rows import measured, odd, rising, stepping, watched_platform
+from tests.support.pages import page_of, words_of
 
 __all__ = ["client"]
 pytestmark = pytest.mark.django_db

@@ -1,7 +1,5 @@
 """The page of recoveries: what was lost, from where it went on, and where the seconds went."""
 
-import re
-from html import unescape
 from typing import Any
 
 import pytest
@@ -15,11 +13,10 @@ from apps.training.lifecycle import RecoveryState, RunState
 from apps.training.models import RecoveryCause, TrainingRun
 from tests.support.checkpoint_rows import make_checkpoints, make_recovery
 from tests.support.factories import CheckpointFactory, RunFactory
+from tests.support.pages import page_of, words_of
 from tests.support.run_rows import make_run, make_user
 
 pytestmark = pytest.mark.django_db
-
-TAG = re.compile(r"<[^>]+>")
 
 
 @pytest.fixture
@@ -35,17 +32,6 @@ def run() -> TrainingRun:
     return found
 
 
-def page_of(client: Client, path: str = "/recovery") -> str:
-    answer = client.get(path)
-    assert answer.status_code == 200
-    return answer.content.decode()
-
-
-def words_of(html: str) -> str:
-    """What a reader sees, in one line."""
-    return " ".join(unescape(TAG.sub(" ", html)).replace("\xa0", " ").split())
-
-
 def rows_of(html: str) -> list[str]:
     return [words_of(row) for row in html.split('<tr role="row" id="r-')[1:]]
 
@@ -56,7 +42,7 @@ def test_a_recovery_says_what_was_lost_from_where_it_went_on_and_how_long_each_s
     (checkpoint,) = make_checkpoints(run, count=1)
     make_recovery(run, checkpoint=checkpoint, seconds=(11.2, 0.31, 0.08, 0.05, 0.4))
 
-    (row,) = rows_of(page_of(client))
+    (row,) = rows_of(page_of(client, "/recovery"))
 
     assert "digits-grown resumed Its worker was silent lost train@worker-1" in row
     assert "brought back by train@worker-2, token 2 step 400" in row
@@ -69,7 +55,7 @@ def test_a_broken_one_that_was_passed_over_stands_there_with_its_problem(client:
     skipped = [{"checkpoint": str(broken.pk), "step": 80, "problem": "the index of its pack is not the one written"}]
     make_recovery(run, checkpoint=older, skipped=skipped)
 
-    page = page_of(client)
+    page = page_of(client, "/recovery")
 
     assert "passed over step 80 : the index of its pack is not the one written" in words_of(page)
     assert f'href="/checkpoints/{broken.pk}"' in page
@@ -89,14 +75,14 @@ def test_whether_the_network_computes_as_before_is_told(
     checkpoint: Any = CheckpointFactory(run_id=run.pk)
     make_recovery(run, checkpoint=checkpoint, report=report)
 
-    assert says in rows_of(page_of(client))[0]
+    assert says in rows_of(page_of(client, "/recovery"))[0]
 
 
 def test_one_that_took_longer_than_it_may_is_marked_and_counted(client: Client, run: TrainingRun) -> None:
     make_recovery(run, seconds=(28.0, 1.0, 0.5, 0.1, 0.2))
     make_recovery(run, seconds=(40.0, 1.0, 0.5, 0.1, 0.2))
 
-    page = page_of(client)
+    page = page_of(client, "/recovery")
 
     assert ["over 30 s" in row for row in rows_of(page)] == [True, False]
     assert "Longer than 30 s 1 marked below" in words_of(page)
@@ -107,7 +93,7 @@ def test_totals_are_of_those_that_resumed(client: Client, run: TrainingRun) -> N
         make_recovery(run, seconds=(seconds, None, None, None, None))
     make_recovery(run, state=RecoveryState.FAILED, seconds=(99.0, None, None, None, None))
 
-    words = words_of(page_of(client))
+    words = words_of(page_of(client, "/recovery"))
 
     assert "5 recoveries: 4 resumed, 1 failed. Half of them within 2 s." in words
     assert "p95 20 s of 4 measured" in words
@@ -126,7 +112,7 @@ def test_each_outcome_is_told_in_words(
 ) -> None:
     make_recovery(run, state=state, **values)
 
-    assert says in rows_of(page_of(client))[0]
+    assert says in rows_of(page_of(client, "/recovery"))[0]
 
 
 def test_those_of_one_run_are_shown_alone(client: Client, run: TrainingRun) -> None:
@@ -140,7 +126,7 @@ def test_those_of_one_run_are_shown_alone(client: Client, run: TrainingRun) -> N
 
 
 def test_before_anything_was_lost_the_page_says_so(client: Client) -> None:
-    assert "Nothing was lost so far" in page_of(client)
+    assert "Nothing was lost so far" in page_of(client, "/recovery")
 
 
 def test_a_run_that_there_is_not_is_not_found(client: Client) -> None:
@@ -160,7 +146,7 @@ def test_the_page_of_a_run_leads_to_its_recoveries(client: Client) -> None:
 def test_the_number_of_queries_does_not_grow_with_the_list(client: Client, run: TrainingRun) -> None:
     def queries() -> int:
         with CaptureQueriesContext(connection) as captured:
-            page_of(client)
+            page_of(client, "/recovery")
         return len(captured)
 
     make_recovery(run)
