@@ -2,8 +2,9 @@
 
 Each process writes into files of its own in ESPER_METRICS_DIR (prometheus_client's multiprocess mode), one that forks
 into others; whoever is asked adds up all of them. What a dead process counted stays: a counter must not go back. A
-process that gets the number of a dead one goes on with its files. The folder is emptied only where all of a host
-starts: by `manage.py up`, and at boot.
+process that gets the number of a dead one goes on with its files; those of one that counted nothing go with it, as
+every command of `manage.py` leaves some. The folder is emptied only where all of a host starts: by `manage.py up`, and
+at boot.
 
 Without the folder, each process tells what it has counted itself.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import REGISTRY
 from prometheus_client.core import Metric
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 log = structlog.get_logger(__name__)
@@ -47,11 +49,24 @@ def counted() -> Iterator[Metric]:
 
 
 def forget_dead(shared: Path) -> None:
-    """Remove the gauges that only a living process may tell, of those that are gone."""
-    for number in {path.stem.rpartition("_")[2] for path in shared.glob("gauge_live*_*.db")}:
+    """Of processes that are gone, remove the gauges that only a living one may tell, and files without any count."""
+    files: dict[str, list[Path]] = {}
+    for path in shared.glob("*_*.db"):
+        files.setdefault(path.stem.rpartition("_")[2], []).append(path)
+    for number, paths in files.items():
         if number.isdigit() and not _lives(int(number)):
             with contextlib.suppress(FileNotFoundError):  # another reader was faster
                 mark_process_dead(int(number), str(shared))
+            for path in filter(_is_empty, paths):
+                path.unlink(missing_ok=True)
+
+
+def _is_empty(file: Path) -> bool:
+    """Whether nothing was counted there. One that cannot be read may hold counts."""
+    try:
+        return not any(value for _, value, _, _ in MmapedDict.read_all_values_from_file(str(file)))
+    except BROKEN:
+        return False
 
 
 def _merged(files: list[str]) -> Iterable[Metric]:

@@ -72,6 +72,17 @@ def test_gauges_of_the_living_vanish_with_their_process(folder: Path, monkeypatc
     assert not list(folder.glob(f"*_{dead}.db"))
 
 
+def test_a_process_that_counted_nothing_leaves_no_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands are many; each file is read again at each scrape."""
+    idle, busy = gone(), gone()
+    count(idle, 0, monkeypatch)
+    count(busy, 2, monkeypatch)
+    count(os.getpid(), 0, monkeypatch)
+
+    assert total() == 2
+    assert {path.name for path in folder.iterdir()} == {f"counter_{busy}.db", f"counter_{os.getpid()}.db"}
+
+
 def test_without_the_folder_a_process_tells_its_own_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE)
 
