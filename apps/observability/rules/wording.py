@@ -42,7 +42,7 @@ def fault_of(template: str) -> str:
 
 def summary_of(template: str, *, rule_name: str, metric: str, labels: Mapping[str, str], verdict: Verdict) -> str:
     """The summary with its placeholders filled in; without a template, a sentence that says the same."""
-    template = template or f"{rule_name.replace('{', '(').replace('}', ')')}: {{metric}} is {{value}}"
+    template = template or f"{rule_name.replace('{', '(').replace('}', ')')}: {_plainly(verdict)}"
     value = verdict.evidence.get("value") if verdict.value is None else None
     known = {
         **labels,
@@ -52,6 +52,14 @@ def summary_of(template: str, *, rule_name: str, metric: str, labels: Mapping[st
         **{name: told(found) for name, found in verdict.evidence.items() if isinstance(found, int | float)},
     }
     return PLACEHOLDER.sub(lambda found: known.get(found[1], UNKNOWN), template)
+
+
+def _plainly(verdict: Verdict) -> str:
+    """What is said where the rule has no words of its own. The value of an absence is an age."""
+    if "newest_at" in verdict.evidence:
+        return "no sample of {metric} for {value} s"
+    is_unseen = verdict.value is None and verdict.evidence.get("samples") == 0
+    return "there is no {metric}" if is_unseen else "{metric} is {value}"
 
 
 def told(value: float | None) -> str:
