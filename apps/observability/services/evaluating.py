@@ -30,7 +30,15 @@ MOST_OPEN = 500
 """Alerts of one rule: what they are more is told by one."""
 GAP = timedelta(minutes=3)
 """Nobody looked for longer than that: whether the condition held all the time, nobody knows."""
-SEEN = ["value", "last_true_at", "last_seen_at", "over_since"]
+SEEN = ("value", "last_true_at", "last_seen_at", "over_since")
+NOTE = """
+UPDATE observability_alert AS alert SET value = seen.value, last_true_at = seen.last_true_at,
+    last_seen_at = seen.last_seen_at, over_since = seen.over_since
+FROM unnest(%s::uuid[], %s::float8[], %s::timestamptz[], %s::timestamptz[], %s::timestamptz[])
+    AS seen (id, value, last_true_at, last_seen_at, over_since)
+WHERE alert.id = seen.id
+"""
+"""In one statement whose time grows with its rows: what the ORM writes compares each row to all."""
 OVER, GONE, UNASKED = "the condition does not hold any more", "no samples come any more", "nobody looked for a while"
 PROBLEMS = UNEVALUATED, TOO_MANY = "evaluation", "too_many"
 """Values of the label ``problem`` of alerts about a rule."""
@@ -136,8 +144,16 @@ def _follow(
     for print_, alert in open_alerts.items():
         if print_ not in told and (still := _unseen(alert, rule, now)):
             seen.append(still)
-    Alert.objects.bulk_update([alert for alert in seen if alert.state in OPEN], SEEN)
+    _note([alert for alert in seen if alert.state in OPEN])
     return {TOO_MANY: f"{untold:,} more than {MOST_OPEN} series meet it: make it narrower"} if untold else {}
+
+
+def _note(seen: Sequence[Alert]) -> None:
+    """Write down how alerts that stay open were seen."""
+    if seen:
+        columns = [[getattr(alert, name) for alert in seen] for name in ("pk", *SEEN)]
+        with connection.cursor() as cursor:
+            cursor.execute(NOTE, columns)
 
 
 def _continued(alert: Alert, rule: AlertRule, sighting: Sighting, now: datetime) -> Alert | None:
