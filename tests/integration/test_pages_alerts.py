@@ -258,6 +258,17 @@ def test_a_message_that_did_not_arrive_is_not_called_told(client: Client) -> Non
     assert "to be sent again: no answer" in page
 
 
+def test_of_messages_those_about_the_end_say_so(client: Client) -> None:
+    alert = disk_alert()
+    route: Any = AlertRouteFactory(name="operators")
+    for status in ("firing", "resolved"):
+        message(alert, route=route, payload={"status": status})
+
+    page = words_of(page_of(client, f"/alerts/{alert.pk}"))
+
+    assert page.count("Told over operators") == page.count("Told of the end over operators") == 1
+
+
 def test_a_resolved_one_says_how_long_it_lasted_and_asks_for_nothing(client: Client) -> None:
     ended = timezone.now()
     alert: Any = AlertFactory(state=AlertState.RESOLVED, started_at=ended - timedelta(minutes=9), resolved_at=ended)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from django.db.models import F
+
 from apps.accounts.models import User
 from apps.audit import selectors as audit
 from apps.core.ids import first_id
@@ -87,18 +89,20 @@ def _story(alert: Alert, who: str) -> Iterator[Step]:
     if alert.resolved_at:
         detail = f"after {numbers.duration(alert.resolved_at - alert.started_at)}"
         yield Step(at=alert.resolved_at, title="Resolved", detail=detail, icon="check", tone="good")
-    for message in _messages(alert):
-        yield _told(message)
+    for message, tells in _messages(alert):
+        yield _told(message, tells=tells)
 
 
-def _messages(alert: Alert) -> list[Notification]:
-    """Keys are UUIDv7: those from before the alert began need not be looked at."""
+def _messages(alert: Alert) -> list[tuple[Notification, str]]:
+    """With what each tells of all its alerts: "firing" or "resolved". Keys are UUIDv7: those from before the alert
+    began need not be looked at."""
     since = first_id(alert.started_at)
     rows = Notification.objects.filter(pk__gte=since, alerts__contains=[alert.pk]).defer("payload")
-    return list(rows.order_by("pk")[:MESSAGES])
+    rows = rows.annotate(tells=F("payload__status"))
+    return [(row, row.tells) for row in rows.order_by("pk")[:MESSAGES]]
 
 
-def _told(message: Notification) -> Step:
+def _told(message: Notification, *, tells: str) -> Step:
     tries = f"{message.attempts} tr{'y' if message.attempts == 1 else 'ies'}"
     said = {
         NotificationState.DELIVERED: f"delivered, {tries}",
@@ -106,9 +110,10 @@ def _told(message: Notification) -> Step:
         NotificationState.SENDING: "being sent",
     }.get(NotificationState(message.state), f"to be sent{f' again: {message.problem}' if message.problem else ''}")
     is_told = message.state == NotificationState.DELIVERED
+    what = " of the end" if tells == "resolved" else ""
     return Step(
         at=message.delivered_at or message.created_at,
-        title=f"{'Told' if is_told else 'Not yet told'} over {message.route_name}",
+        title=f"{'Told' if is_told else 'Not yet told'}{what} over {message.route_name}",
         detail=f"{message.get_channel_display()}, {said}",
         icon="check" if is_told else "cross" if message.state == NotificationState.FAILED else "clock",
         tone=MESSAGE_TONES.get(NotificationState(message.state), "waiting"),
