@@ -333,6 +333,16 @@ def test_a_time_without_recordings_is_a_gap(client: Client) -> None:
     assert recorded(client, run).json()["charts"]["overhead"]["mean"].count(None) == 1
 
 
+def test_of_a_few_recordings_every_one_is_drawn(client: Client) -> None:
+    run = make_run(epochs=6, stories=())
+    make_recordings(run, gap=range(2, 5))
+
+    drawn = recorded(client, run).json()["charts"]["overhead"]["mean"]
+
+    assert len(drawn) > 1
+    assert None not in drawn, "a point that stands alone would not be seen"
+
+
 def test_recordings_that_are_known_are_not_sent_again(client: Client) -> None:
     run = make_run(epochs=4, stories=())
     make_recordings(run)

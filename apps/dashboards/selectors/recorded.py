@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,8 @@ MARGIN = timedelta(minutes=2)
 """Readings come a little after what they tell of."""
 MISSED = 4
 """Usual distances between two points after which a line breaks."""
+FEW = 8
+"""Of fewer points nobody knows what is usual: a run of seconds has an epoch here and thirty there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ def _columns(curve: Curve, places: watch.Places) -> dict[str, list[float | None]
 def _with_gaps(
     steps: Sequence[float], known: dict[float, tuple[float | None, ...]]
 ) -> Iterator[tuple[float, tuple[float | None, ...]]]:
-    usual = float(np.median(np.diff(steps))) if len(steps) > 1 else 0.0
+    usual = float(np.median(np.diff(steps))) if len(steps) >= FEW else math.inf
     before: float | None = None
     for step in steps:
         if before is not None and step - before > MISSED * usual:
