@@ -154,9 +154,9 @@ CACHE = (
     _histogram("esper_cache_latency_seconds", "Seconds in which a tier answered a read.", "tier"),
     _gauge(
         "esper_cache_latency_quantile_seconds",
-        "Seconds in which a tier answered, by quantile, in the last hour.",
+        "Seconds in which a tier answered, by percentile, in the last hour.",
         "tier",
-        "quantile",
+        "percentile",
     ),
     _gauge(
         "esper_cache_hit_ratio",

@@ -94,6 +94,12 @@ def test_names_and_kinds_agree() -> None:
     assert [spec.name for spec in METRICS.values() if (spec.kind == COUNTER) != spec.name.endswith("_total")] == []
 
 
+def test_labels_that_are_of_summaries_and_histograms_are_of_no_other() -> None:
+    reserved = {"quantile", "le"}
+
+    assert [spec.name for spec in METRICS.values() if reserved & set(spec.labels)] == [], "promtool refuses them"
+
+
 def test_what_a_run_records_has_its_run_for_a_label() -> None:
     assert {METRICS[name].labels for name in RECORDED} == {("run",)}
 

@@ -21,7 +21,7 @@ def told() -> Iterable[Metric]:
         {
             "esper_cache_hit_ratio": {(tier,): _ratio(hour, tier) for tier in TierName},
             "esper_cache_latency_quantile_seconds": {
-                (tier, str(share)): hour.percentile(share, tier) for tier in TierName for share in QUANTILES
+                (tier, f"{share * 100:g}"): hour.percentile(share, tier) for tier in TierName for share in QUANTILES
             },
             "esper_cache_breakers_open": _open(living),
             "esper_cache_l1_used_ratio": _used(living),
