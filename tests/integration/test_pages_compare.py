@@ -58,6 +58,17 @@ def test_only_settings_that_differ_are_shown(client: Client) -> None:
     assert shown == ["seed", "epochs"]
 
 
+def test_settings_within_lists_are_told_one_by_one(client: Client) -> None:
+    one, two = make_run(), make_run()
+    branches = [{"operator": "widen_linear", "site": "layers.0"}, {"operator": "residual_mlp", "site": "layers.1"}]
+    TrainingRun.objects.filter(pk=two.pk).update(settings=two.settings | {"topology": {"branches": branches}})
+
+    page = text_of(client, address(one, two))
+
+    assert "topology › branches › 2 › operator — residual_mlp" in page
+    assert "{" not in page.split("Where their settings differ")[1].split("What each came to")[0]
+
+
 def test_runs_that_were_set_up_alike_say_so(client: Client) -> None:
     assert "In none: they do the same" in text_of(client, address(make_run(), make_run()))
 

@@ -171,6 +171,8 @@ def _settings_of(run: TrainingRun) -> dict[str, Any]:
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in values.items():
         name = f"{before}{str(key).replace('_', ' ')}"
+        if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
+            value = {str(place): entry for place, entry in enumerate(value, start=1)}
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name} \u203a ")
         else:
