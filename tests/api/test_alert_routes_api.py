@@ -87,6 +87,11 @@ class TestRoutes:
         assert (changed.status_code, changed.json()["matchers"]) == (200, matchers)
         assert_problem(late, 412, "if_match")
 
+    def test_a_new_target_is_not_looked_up_for_who_has_not_seen_the_route(self, admin: Caller) -> None:
+        path = f"{ROUTES}/{AlertRouteFactory().pk}"
+
+        assert_problem(admin.patch(path, {"target": "http://10.0.0.1/"}, format="json"), 428, "if_match_required")
+
     def test_one_is_removed(self, admin: Caller) -> None:
         path = f"{ROUTES}/{AlertRouteFactory().pk}"
 

@@ -65,7 +65,7 @@ class RouteView(RemovableView):
     def patch(self, request: Request, id: UUID) -> Response:
         """Change a route. Messages that are under way go where it leads then."""
         given = tidied(self.parse(AlertRouteChange))
-        routes.look_up(route=self.get_object(), changes=given)  # before the route is locked: alerts wait for it
+        routes.look_up(route=self.seen(), changes=given)  # before the route is locked: alerts wait for it
         with transaction.atomic():
             route = routes.change_route(route=self.matched(), actor=actor_of(request), looked_up=True, **given)
             return self.show(route, AlertRouteSerializer)
