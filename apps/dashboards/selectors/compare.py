@@ -171,12 +171,19 @@ def _settings_of(run: TrainingRun) -> dict[str, Any]:
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in values.items():
         name = f"{before}{str(key).replace('_', ' ')}"
-        if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
-            value = {str(place): entry for place, entry in enumerate(value, start=1)}
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name} \u203a ")
+        if members := _members(value):
+            yield from _flat(members, f"{name} \u203a ")
         else:
             yield name, value
+
+
+def _members(value: Any) -> Mapping[str, Any]:
+    """What an object holds, or a list of objects, counted from 1; nothing: it is a plain value, or empty."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value):
+        return {str(place): entry for place, entry in enumerate(value, start=1)}
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
