@@ -8,7 +8,7 @@ from apps.observability.anomalies.calibration import Tail
 from apps.observability.anomalies.components import Level, Range, Season, Sequences, Window
 from apps.observability.anomalies.words import sentence
 
-VERSION = 1
+VERSION = 2
 COMPONENTS = ("extreme", "shift", "sequence", "activity", "season")
 LEAST_RAW = 1.0
 """Raw scores below it (spreads, or bits) are never of a tail."""
@@ -29,6 +29,10 @@ DAMPED = 0.3
 alarm, but what is much odder than it must be is told of soon."""
 ODD_LEARNED = 4
 """Of odd values in a row the tails learn of each fourth: one long anomaly is not many, and must not pass for usual."""
+CALM = 4
+"""How many times as long as a burst a calm must last: a few values that move little are nothing odd, as at night."""
+FOLLOWED = 0.15
+"""Share of a new value in the mean surprise: one step that is new is no odd sequence, some in a row are."""
 DEFAULT_PROBATION = 120
 LEAST_MEMORY = 200
 """It remembers twenty times its probation, or of this if that is more."""
@@ -80,10 +84,12 @@ class StreamDetector:
         memory = 20 * max(self.probation, LEAST_MEMORY)
         self.level = Level(1 / memory)
         self.range = Range(1 / (3 * memory))
-        self.window = Window(min(max(self.probation // 40, 3), 8))
+        size = min(max(self.probation // 40, 3), 8)
+        self.window, self.longer = Window(size), Window(CALM * size)
         self.sequences = Sequences()
         self.season = Season()
-        self.activity = Level(1 / memory)
+        self.activity, self.calm = Level(1 / memory), Level(1 / memory)
+        """Of the logarithm of the movement in the window, and in the longer one."""
         self.surprise = 0.0
         self.drift = 0.0
         self.distance = 0.0
@@ -135,6 +141,7 @@ class StreamDetector:
         raws: dict[str, float] = {}
         expected: dict[str, tuple[float, float]] = {}
         self.window.add(value)
+        self.longer.add(value)
         if not self.window.full() or level.seen < 2:
             return raws, expected
         raws["extreme"] = self.range.raw(value)
@@ -142,13 +149,10 @@ class StreamDetector:
         expected["extreme"] = (self.range.low, self.range.high)
         raws["shift"] = abs(self.window.mean() - level.mean) / spread
         expected["shift"] = (level.mean - 3 * spread, level.mean + 3 * spread)
-        movement = math.log(self.window.movement() + 0.01 * spread)
-        if self.activity.seen > 1:
-            raws["activity"] = abs(movement - self.activity.mean) / (self.activity.spread() + 0.1)
-        self.activity.learn(movement, self.seen > self.probation)
+        raws["activity"] = self._activity(spread)
         if level.seen > self.probation // 4:
             symbol = self.sequences.symbol(value, level)
-            self.surprise += 0.3 * (self.sequences.raw(symbol) - self.surprise)
+            self.surprise += FOLLOWED * (self.sequences.raw(symbol) - self.surprise)
             self.sequences.learn(symbol)
             raws["sequence"] = self.surprise
         usual = self.season.expected(at)
@@ -159,6 +163,18 @@ class StreamDetector:
             raws["season"] = abs(self.drift)
             expected["season"] = (usual[0] - 3 * usual[1], usual[0] + 3 * usual[1])
         return raws, expected
+
+    def _activity(self, spread: float) -> float:
+        """How much more the window moves than usual, or how much less the longer one does, in spreads; 0: neither."""
+        livelier = self._moved(self.window, self.activity, spread)
+        calmer = -self._moved(self.longer, self.calm, spread) if self.longer.full() else 0.0
+        return max(livelier, calmer, 0.0)
+
+    def _moved(self, window: Window, usual: Level, spread: float) -> float:
+        movement = math.log(window.movement() + 0.01 * spread)
+        deviation = (movement - usual.mean) / (usual.spread() + 0.1) if usual.seen > 1 else 0.0
+        usual.learn(movement, self.seen > self.probation)
+        return deviation
 
     def _parts(self, raws: dict[str, float]) -> dict[str, float]:
         """What each component contributes to the score."""
@@ -216,9 +232,11 @@ class StreamDetector:
             "level": self.level.to_state(),
             "range": self.range.to_state(),
             "window": self.window.to_state(),
+            "longer": self.longer.to_state(),
             "sequences": self.sequences.to_state(),
             "season": self.season.to_state(),
             "activity": self.activity.to_state(),
+            "calm": self.calm.to_state(),
             "tails": {name: tail.to_state() for name, tail in self.tails.items()},
         }
 
@@ -241,9 +259,11 @@ class StreamDetector:
             found.level = Level.from_state(state["level"])
             found.range = Range.from_state(state["range"])
             found.window = Window.from_state(state["window"])
+            found.longer = Window.from_state(state["longer"])
             found.sequences = Sequences.from_state(state["sequences"])
             found.season = Season.from_state(state["season"])
             found.activity = Level.from_state(state["activity"])
+            found.calm = Level.from_state(state["calm"])
             found.tails = {name: Tail.from_state(state["tails"][name]) for name in found.tails}
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"no state of a detector: {error!r}") from error
