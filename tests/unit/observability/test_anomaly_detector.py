@@ -74,6 +74,13 @@ def test_a_signal_that_freezes_is_found():
     assert name == "activity"
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_a_few_values_that_hardly_move_are_nothing_odd(seed):
+    calm = [10.1, 9.9] * 4
+
+    assert alarms([*gaussian(800, seed=seed), *calm, *gaussian(40, seed=seed + 50)]) == {}
+
+
 def test_a_day_that_is_not_like_other_days_is_found():
     values = daily(288 * 10)
     quiet_day = 288 * 8 + 108
