@@ -18,6 +18,12 @@ PATH = "/api/v1/analysis/anomalies"
 NOW = timezone.now().replace(microsecond=0)
 
 
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session may have begun long before: what is odd now is odd at the time of the test."""
+    monkeypatch.setitem(globals(), "NOW", timezone.now().replace(microsecond=0))
+
+
 def odd(series: Series, *, minutes: float = 1, **more: Any) -> Anomaly:
     """An anomaly that began so many minutes ago."""
     return add_anomaly(series, at=NOW - timedelta(minutes=minutes), **more)

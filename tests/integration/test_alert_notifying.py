@@ -23,6 +23,12 @@ from tests.support.factories import (
 NOW = timezone.now()
 
 
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session may have begun long before: alerts fire at the time of the test."""
+    monkeypatch.setitem(globals(), "NOW", timezone.now())
+
+
 @pytest.fixture
 def now(db: None) -> datetime:
     return timezone.now()
