@@ -707,7 +707,7 @@ class Migration(migrations.Migration):
                         name="alert_state_is_known",
                     ),
                     models.UniqueConstraint(
-                        condition=models.Q(("state__in", ["PENDING", "FIRING"])),
+                        condition=models.Q(("state__in", ["FIRING", "PENDING"])),
                         fields=("workspace", "fingerprint"),
                         name="alert_open_once",
                     ),
