@@ -297,7 +297,9 @@ class Alert(WorkspaceOwned):
         constraints = [
             models.CheckConstraint(condition=state_check("state", AlertState), name="alert_state_is_known"),
             models.UniqueConstraint(
-                fields=["workspace", "fingerprint"], name="alert_open_once", condition=state_check("state", sorted(OPEN))
+                fields=["workspace", "fingerprint"],
+                name="alert_open_once",
+                condition=state_check("state", sorted(OPEN)),
             ),
         ]
         indexes = [
