@@ -184,6 +184,8 @@ def test_hosts_and_queues_say_how_they_are(client: Client) -> None:
 
     assert "gpu-1 answers" in page
     assert "compile no worker 4" in page
+    assert "1 of 4 parts does not answer: workers" in page
+    assert "3 queues without a worker: default, train, compile" in page
 
 
 def test_what_is_old_is_said_to_be(client: Client) -> None:
