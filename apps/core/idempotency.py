@@ -21,6 +21,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.errors import Conflict, Invalid, Unprocessable
+from apps.core.locks import number_of
 from apps.core.models import IdempotencyKey
 
 HEADER = "Idempotency-Key"
@@ -69,8 +70,8 @@ def _lock(user_id: UUID, key: str) -> None:
 
 
 def lock_number(user_id: UUID, key: str) -> int:
-    """A signed 64-bit number, as PostgreSQL's advisory locks take it."""
-    return int.from_bytes(hashlib.sha256(f"{user_id}\0{key}".encode()).digest()[:8], signed=True)
+    """The advisory lock of a user's key."""
+    return number_of(f"{user_id}\0{key}")
 
 
 def _stored(request: Request, key: str) -> IdempotencyKey | None:

@@ -17,6 +17,11 @@ SELECT pg_try_advisory_lock(%s), set_config('tcp_keepalives_idle', '30', false),
 minute. By default it would hold the lock for two hours, in which nobody would be told of any alert."""
 
 
+def number_of(name: str) -> int:
+    """The lock ``name`` as PostgreSQL's advisory locks take it: a signed 64-bit number."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+
+
 @contextmanager
 def alone(name: str, *, busy: str, code: str = "busy") -> Iterator[None]:
     """One holder of the lock ``name`` at a time; nobody waits.
@@ -26,7 +31,7 @@ def alone(name: str, *, busy: str, code: str = "busy") -> Iterator[None]:
     Raises:
         Conflict: somebody else holds it; ``busy`` and ``code`` say so.
     """
-    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+    number = number_of(name)
     is_callers = connection.in_atomic_block
     with connection.cursor() as cursor:
         cursor.execute(TAKE_FOR_TRANSACTION if is_callers else TAKE, [number])

@@ -1,6 +1,5 @@
 """Which row a series is: looked up once a process, begun where it is new, and never more of them than allowed."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
@@ -8,6 +7,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from apps.core.errors import Invalid
+from apps.core.locks import number_of
 from apps.observability.contracts import Reading
 from apps.observability.models import Series, SeriesSource
 from apps.observability.store.identity import Key, digest_of, key_of
@@ -53,7 +53,7 @@ def forget() -> None:
 
 def lock_number(what: str) -> int:
     """The key of an advisory lock."""
-    return int.from_bytes(hashlib.sha256(f"esper metrics: {what}".encode()).digest()[:8], signed=True)
+    return number_of(f"esper metrics: {what}")
 
 
 def _remember(places: dict[Place, int]) -> None:
