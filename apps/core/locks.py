@@ -17,6 +17,10 @@ SELECT pg_try_advisory_lock(%s), set_config('tcp_keepalives_idle', '30', false),
 minute. By default it would hold the lock for two hours, in which nobody would be told of any alert."""
 
 
+class Busy(Conflict):
+    """Somebody else holds the lock: no other refusal of the work that it guards is taken for it."""
+
+
 def number_of(name: str) -> int:
     """The lock ``name`` as PostgreSQL's advisory locks take it: a signed 64-bit number."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
@@ -29,14 +33,14 @@ def alone(name: str, *, busy: str, code: str = "busy") -> Iterator[None]:
     Where the caller is in a transaction, its end gives the lock back: one that has failed could not.
 
     Raises:
-        Conflict: somebody else holds it; ``busy`` and ``code`` say so.
+        Busy: somebody else holds it; ``busy`` and ``code`` say so.
     """
     number = number_of(name)
     is_callers = connection.in_atomic_block
     with connection.cursor() as cursor:
         cursor.execute(TAKE_FOR_TRANSACTION if is_callers else TAKE, [number])
         if not cursor.fetchone()[0]:
-            raise Conflict(busy, code=code)
+            raise Busy(busy, code=code)
     try:
         yield
     finally:

@@ -8,8 +8,8 @@ from django.utils import timezone
 from prometheus_client.core import Metric
 
 from apps.core.collectors import Resting, read_collectors
-from apps.core.errors import Conflict, Invalid
-from apps.core.locks import alone
+from apps.core.errors import Invalid
+from apps.core.locks import Busy, alone
 from apps.observability.catalogue import COUNTER, HISTOGRAM, SUMMARY, spec_of
 from apps.observability.collectors import runs
 from apps.observability.contracts import Reading, Written
@@ -36,7 +36,7 @@ def collect() -> Written:
             at = datetime.fromtimestamp(now - now % PERIOD, UTC)
             # What runs record is in the store already: it is read there, for `/metrics`.
             return _stored(list(readings(read_collectors(without=(runs.NAME,), resting=resting), at)))
-    except Conflict:
+    except Busy:
         return NOTHING
 
 

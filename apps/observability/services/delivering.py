@@ -23,7 +23,7 @@ from apps.audit import services as audit
 from apps.core.actors import SYSTEM, Actor
 from apps.core.errors import Conflict
 from apps.core.ids import first_id
-from apps.core.locks import alone
+from apps.core.locks import Busy, alone
 from apps.observability.delivery import mail, webhooks
 from apps.observability.delivery.outcomes import Outcome, pause
 from apps.observability.lifecycle import TEST, UNDER_WAY, NotificationState
@@ -94,7 +94,7 @@ def _deliver_over(channel: Channel) -> list[str]:
     """What became of each message that was due; nothing, while another worker does it."""
     until = time.monotonic() + ROUND_SECONDS
     states: list[str] = []
-    with suppress(Conflict), alone(f"observability: deliver by {channel}", busy="another worker delivers"):
+    with suppress(Busy), alone(f"observability: deliver by {channel}", busy="another worker delivers"):
         while time.monotonic() < until and (claimed := _claim(channel)):
             states += _send_all(claimed)
     return states

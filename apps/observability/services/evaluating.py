@@ -13,8 +13,7 @@ from uuid import UUID
 import structlog
 from django.db import connection, transaction
 
-from apps.core.errors import Conflict
-from apps.core.locks import alone
+from apps.core.locks import Busy, alone
 from apps.observability.collectors.alerts import note_evaluation
 from apps.observability.lifecycle import OPEN, AlertState
 from apps.observability.models import Alert, AlertRule, RuleKind, Severity
@@ -42,7 +41,6 @@ WHERE alert.id = seen.id
 OVER, GONE, UNASKED = "the condition does not hold any more", "no samples come any more", "nobody looked for a while"
 PROBLEMS = UNEVALUATED, TOO_MANY = "evaluation", "too_many"
 """Values of the label ``problem`` of alerts about a rule."""
-BUSY = "being_evaluated"
 
 
 def evaluate() -> None:
@@ -51,7 +49,7 @@ def evaluate() -> None:
     What goes wrong with a rule is raised only after all others, and if no alert could tell of it.
     """
     try:
-        with alone("evaluate alerts", busy="another worker evaluates the alert rules", code=BUSY):
+        with alone("evaluate alerts", busy="another worker evaluates the alert rules"):
             now = database_now()
             try:
                 untold = _evaluate_all(now)
@@ -59,9 +57,8 @@ def evaluate() -> None:
                 notifying.notify(now)
             if untold:
                 raise untold[0]
-    except Conflict as error:
-        if error.code != BUSY:
-            raise
+    except Busy:
+        return
 
 
 def database_now() -> datetime:

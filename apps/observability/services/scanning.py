@@ -16,8 +16,7 @@ from django.db import connection, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from apps.core.errors import Conflict
-from apps.core.locks import alone
+from apps.core.locks import Busy, alone
 from apps.observability.anomalies import THRESHOLD, VERSION, StreamDetector
 from apps.observability.models import Anomaly, DetectorState, Series, SeriesKind, SeriesSource
 from apps.observability.store import writing
@@ -112,7 +111,7 @@ def scan() -> Scanned:
     try:
         with alone("observability.scan_anomalies", busy="another worker scans"):
             return _scan()
-    except Conflict:
+    except Busy:
         return Scanned()
 
 

@@ -10,15 +10,13 @@ from django.db import OperationalError, connection, transaction
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from apps.core.errors import Conflict
-from apps.core.locks import alone
+from apps.core.locks import Busy, alone
 from apps.observability.models import Series
 from apps.observability.store import averaging, history, partitions
 from apps.observability.store.registering import lock_number
 from apps.observability.store.times import hot_since
 
 AHEAD, BEHIND = timedelta(days=2), timedelta(days=1)
-BUSY = "metrics_upkeep_runs"
 MOST_REMOVED = 1_000
 
 EMPTY = """
@@ -38,11 +36,10 @@ def roll_up() -> None:
     Each step commits by itself: a death in between loses nothing, and the next call goes on.
     """
     try:
-        with alone("metrics upkeep", busy="metrics are rolled up elsewhere", code=BUSY):
+        with alone("metrics upkeep", busy="metrics are rolled up elsewhere"):
             _roll_up(timezone.now())
-    except Conflict as error:
-        if error.code != BUSY:
-            raise
+    except Busy:
+        return
 
 
 def _roll_up(now: datetime) -> None:
